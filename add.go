@@ -1,0 +1,404 @@
+package cairn
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+)
+
+const (
+	// MaxBlobSize is the size in bytes of the largest blob: 1 TiB.
+	MaxBlobSize = 1 << 40
+
+	groupBits = 26 // of a row's id, below the blob's id
+	// segmentGroups are added and dropped in one transaction at most, and are
+	// the groups of one tile of the lowest level.
+	segmentGroups = bao.TileUnits
+	segmentSize   = segmentGroups * bao.GroupSize
+	// segmentsInFlight of one large add may wait for the writer, each in its
+	// own buffer.
+	segmentsInFlight = 6
+)
+
+// AddOptions configure an addition. Nil is the default.
+type AddOptions struct {
+	// Format is what the returned temp tag says of the content. Default Raw.
+	Format Format
+	// Progress, if not nil, is called with the number of bytes taken so far,
+	// about once every MiB, from the goroutine that called Add.
+	Progress func(bytes int64)
+}
+
+func (o *AddOptions) format() Format {
+	if o == nil {
+		return Raw
+	}
+	return o.Format
+}
+
+func (o *AddOptions) progress(n int64) {
+	if o != nil && o.Progress != nil {
+		o.Progress(n)
+	}
+}
+
+// segments are buffers of segmentSize, for one add each at a time.
+var segments = sync.Pool{New: func() any { return new([segmentSize]byte) }}
+
+// Add stores what r has, to its end, and returns a temp tag of its hash. It
+// reads once, and holds a few MiB however much there is. Content that is in
+// the store already is not stored again.
+//
+// When Add returns nil, the blob is durable. On an error of r or of the store,
+// and when ctx is cancelled, nothing of it remains. More than [MaxBlobSize] is
+// [ErrTooLarge].
+func (s *Store) Add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTag, error) {
+	tag, err := s.add(ctx, r, opts)
+	if err != nil {
+		return nil, fmt.Errorf("add: %w", err)
+	}
+	return tag, nil
+}
+
+// AddBytes stores content as [Store.Add] does. It does not keep the slice.
+func (s *Store) AddBytes(ctx context.Context, content []byte, opts *AddOptions) (*TempTag, error) {
+	return s.Add(ctx, bytes.NewReader(content), opts)
+}
+
+func (s *Store) add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTag, error) {
+	if s.writer == nil {
+		return nil, ErrReadOnly
+	}
+	buf := segments.Get().(*[segmentSize]byte)
+	n, err := readSegment(ctx, r, buf)
+	if err == nil { // not the end: there is more than one segment
+		return s.addLarge(ctx, r, buf, opts)
+	}
+	defer segments.Put(buf)
+	if err != io.EOF {
+		return nil, err
+	}
+	opts.progress(int64(n))
+	return s.addSmall(ctx, buf, n, opts)
+}
+
+// readSegment fills buf from r. It returns io.EOF with whatever came before
+// the end; a full buffer comes without error.
+func readSegment(ctx context.Context, r io.Reader, buf *[segmentSize]byte) (n int, err error) {
+	for empty := 0; n < len(buf); {
+		if ctx.Err() != nil {
+			return n, context.Cause(ctx)
+		}
+		m, err := r.Read(buf[n:])
+		if m < 0 || m > len(buf)-n {
+			return n, errors.New("reader returned an impossible count")
+		}
+		n += m
+		if err != nil {
+			return n, err
+		}
+		if m > 0 {
+			empty = 0
+		} else if empty++; empty == 100 {
+			return n, io.ErrNoProgress
+		}
+	}
+	return n, nil
+}
+
+// addSmall stores one segment at most, in one transaction.
+func (s *Store) addSmall(ctx context.Context, buf *[segmentSize]byte, n int, opts *AddOptions) (*TempTag, error) {
+	var tiles []tile
+	builder := bao.Builder{Emit: collectTiles(&tiles)}
+	if err := hashSegment(&builder, buf, n, 0, n <= bao.GroupSize); err != nil {
+		return nil, err
+	}
+	root, err := builder.Finish()
+	if err != nil {
+		return nil, err
+	}
+	hash := Hash(root)
+	// Protection begins before the first row is written.
+	if err := s.guard.hold(ctx, hash); err != nil {
+		return nil, err
+	}
+	err = s.write(ctx, int64(n), func(conn *sqlite.Conn) error {
+		now := time.Now().UnixNano()
+		known, err := touchBlob(conn, hash, now)
+		if known || err != nil {
+			return err
+		}
+		id := s.newID()
+		stmt := prep(conn, "blob_insert")
+		stmt.SetInt64(":id", id)
+		stmt.SetBytes(":hash", hash[:])
+		stmt.SetInt64(":size", int64(n))
+		stmt.SetInt64(":now", now)
+		if err := exec(stmt); err != nil {
+			return err
+		}
+		return insertSegment(conn, id, 0, buf[:n], tiles)
+	})
+	if err != nil {
+		s.guard.release(hash)
+		return nil, err
+	}
+	return s.newTempTag(HashAndFormat{hash, opts.format()}), nil
+}
+
+// newID returns the next blob id. Only the writer's goroutine calls it.
+func (s *Store) newID() int64 {
+	id := s.nextID
+	s.nextID++
+	return id
+}
+
+// A tile is one on its way to the database.
+type tile struct {
+	bao.Tile
+	pairs []byte
+}
+
+func collectTiles(tiles *[]tile) func(bao.Tile, []byte) error {
+	return func(t bao.Tile, pairs []byte) error {
+		*tiles = append(*tiles, tile{t, pairs})
+		return nil
+	}
+}
+
+// hashSegment hands the CVs of the groups in buf[:n], the first of which is
+// the given one, to the builder. An empty segment is one empty group.
+func hashSegment(builder *bao.Builder, buf *[segmentSize]byte, n int, group int64, root bool) error {
+	for off := 0; off == 0 || off < n; off += bao.GroupSize {
+		data := (*[bao.GroupSize]byte)(buf[off:])
+		if err := builder.Add(bao.GroupCV(data, min(n-off, bao.GroupSize), group, root)); err != nil {
+			return err
+		}
+		group++
+	}
+	return nil
+}
+
+// touchBlob looks for a complete blob and, if there is one, notes its use.
+func touchBlob(conn *sqlite.Conn, hash Hash, now int64) (known bool, err error) {
+	blob, err := findBlob(conn, hash)
+	if err != nil || blob.State != Complete {
+		return false, err
+	}
+	stmt := prep(conn, "blob_touch")
+	stmt.SetInt64(":id", blob.id)
+	stmt.SetInt64(":now", now)
+	return true, exec(stmt)
+}
+
+// insertSegment stores data as rows from the given group on, and the tiles
+// that became complete with it. No data is one empty row.
+func insertSegment(conn *sqlite.Conn, id, group int64, data []byte, tiles []tile) error {
+	stmt := prep(conn, "row_insert")
+	for off := 0; off == 0 || off < len(data); off += bao.GroupSize {
+		stmt.SetInt64(":id", rowID(id, group))
+		stmt.SetBytes(":data", data[off:min(off+bao.GroupSize, len(data))])
+		if err := exec(stmt); err != nil {
+			return err
+		}
+		group++
+	}
+	return insertTiles(conn, id, tiles)
+}
+
+func insertTiles(conn *sqlite.Conn, id int64, tiles []tile) error {
+	stmt := prep(conn, "outboard_insert")
+	for _, t := range tiles {
+		stmt.SetInt64(":id", tileID(id, t.Tile))
+		stmt.SetBytes(":pairs", t.pairs)
+		if err := exec(stmt); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func rowID(blob, group int64) int64 { return blob<<groupBits | group }
+
+func tileID(blob int64, t bao.Tile) int64 {
+	return blob<<groupBits | t.FirstGroup() | int64(t.Level)
+}
+
+// A largeAdd writes a blob of unknown size under a hidden blob row, one
+// segment a transaction, while the next segment is read and hashed.
+type largeAdd struct {
+	s       *Store
+	ctx     context.Context
+	builder bao.Builder
+	tiles   []tile // complete, not yet handed to the writer
+	size    int64
+	id      int64 // set by the first request; read when that is answered
+	pending []*request
+}
+
+// addLarge stores the full first segment and the rest of r.
+func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]byte, opts *AddOptions) (_ *TempTag, err error) {
+	a := &largeAdd{s: s, ctx: ctx}
+	a.builder.Emit = collectTiles(&a.tiles)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.abandon())
+		}
+	}()
+	for buf, n, end := first, segmentSize, error(nil); ; {
+		if n > 0 {
+			if err := a.segment(buf, n); err != nil {
+				return nil, err
+			}
+			opts.progress(a.size)
+		}
+		if end == io.EOF {
+			break
+		}
+		if end != nil {
+			return nil, end
+		}
+		buf = segments.Get().(*[segmentSize]byte)
+		n, end = readSegment(ctx, r, buf)
+	}
+	hash, err := a.publish()
+	if err != nil {
+		return nil, err
+	}
+	return s.newTempTag(HashAndFormat{hash, opts.format()}), nil
+}
+
+// segment hashes one segment and hands it to the writer, which owns buf then.
+func (a *largeAdd) segment(buf *[segmentSize]byte, n int) error {
+	group := a.size / bao.GroupSize
+	if a.size += int64(n); a.size > MaxBlobSize {
+		return ErrTooLarge
+	}
+	if err := hashSegment(&a.builder, buf, n, group, false); err != nil {
+		return err
+	}
+	tiles := a.tiles
+	a.tiles = nil
+	for len(a.pending) >= segmentsInFlight {
+		if err := a.settle(); err != nil {
+			return err
+		}
+	}
+	return a.enqueue(int64(n), func(conn *sqlite.Conn) error {
+		if err := a.stage(conn, group == 0); err != nil {
+			return err
+		}
+		return insertSegment(conn, a.id, group, buf[:n], tiles)
+	}, buf)
+}
+
+// enqueue hands a lazy step to the writer. Its buffer goes back for reuse when
+// the step is settled.
+func (a *largeAdd) enqueue(cost int64, run func(conn *sqlite.Conn) error, buf *[segmentSize]byte) error {
+	req := &request{ctx: a.ctx, run: run, cost: cost + requestOverhead, lazy: true, done: make(chan error, 1), buf: buf}
+	if err := a.s.writer.enqueue(req); err != nil {
+		return err
+	}
+	a.pending = append(a.pending, req)
+	return nil
+}
+
+// errStaging is the outcome of a step whose predecessors were rolled back; the
+// add has failed with the error of the first of them.
+var errStaging = errors.New("an earlier step failed")
+
+// stage makes the hidden blob, with the first segment, or sees that it is
+// there: a step whose first one failed must leave no rows without a blob. The
+// writer calls it.
+func (a *largeAdd) stage(conn *sqlite.Conn, first bool) error {
+	if !first {
+		stmt := prep(conn, "blob_staged")
+		stmt.SetInt64(":id", a.id)
+		n, err := stepInt(stmt)
+		if err == nil && n == 0 {
+			err = errStaging
+		}
+		return err
+	}
+	a.id = a.s.newID()
+	stmt := prep(conn, "blob_stage")
+	stmt.SetInt64(":id", a.id)
+	stmt.SetInt64(":now", time.Now().UnixNano())
+	return exec(stmt)
+}
+
+// settle waits for the oldest step.
+func (a *largeAdd) settle() error {
+	req := a.pending[0]
+	a.pending = a.pending[1:]
+	err := req.wait()
+	if req.buf != nil {
+		segments.Put(req.buf)
+	}
+	return err
+}
+
+// publish makes the blob visible and complete, or drops it if its content is
+// in the store already. Only with publish's commit does anybody see the blob;
+// a crash before that leaves hidden rows that the next Open removes.
+func (a *largeAdd) publish() (Hash, error) {
+	root, err := a.builder.Finish()
+	if err != nil {
+		return Hash{}, err
+	}
+	hash := Hash(root)
+	for len(a.pending) > 0 {
+		if err := a.settle(); err != nil {
+			return Hash{}, err
+		}
+	}
+	if err := a.s.guard.hold(a.ctx, hash); err != nil {
+		return Hash{}, err
+	}
+	known := false
+	err = a.s.write(a.ctx, 0, func(conn *sqlite.Conn) (err error) {
+		now := time.Now().UnixNano()
+		if known, err = touchBlob(conn, hash, now); known || err != nil {
+			return err
+		}
+		stmt := prep(conn, "blob_publish")
+		stmt.SetInt64(":id", a.id)
+		stmt.SetBytes(":hash", hash[:])
+		stmt.SetInt64(":size", a.size)
+		stmt.SetInt64(":now", now)
+		if err := exec(stmt); err != nil {
+			return err
+		}
+		return insertTiles(conn, a.id, a.tiles)
+	})
+	if err == nil && known {
+		err = a.s.dropHidden(context.WithoutCancel(a.ctx), a.id)
+	}
+	if err != nil {
+		a.s.guard.release(hash)
+		return Hash{}, err
+	}
+	return hash, nil
+}
+
+// abandon removes what has been written of a blob that will not be.
+func (a *largeAdd) abandon() error {
+	for len(a.pending) > 0 {
+		a.settle() // the add has failed already; this only waits
+	}
+	if a.id == 0 {
+		return nil
+	}
+	err := a.s.dropHidden(context.WithoutCancel(a.ctx), a.id)
+	if errors.Is(err, ErrClosed) {
+		return nil // the next Open removes it
+	}
+	return err
+}

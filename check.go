@@ -1,0 +1,377 @@
+package cairn
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// A Problem is something in the database that must not be.
+type Problem struct {
+	// Kind is "sqlite" (the file's structure), "schema", "usage" (the
+	// accounting), "row" or "outboard" (there without a blob, missing, or of
+	// a wrong length), "blob" (its own fields).
+	Kind string
+	// Hash is the blob concerned, zero if it has none or it is unknown.
+	Hash   Hash
+	Detail string
+}
+
+// String returns the problem as one line.
+func (p Problem) String() string {
+	if p.Hash == (Hash{}) {
+		return p.Kind + ": " + p.Detail
+	}
+	return fmt.Sprintf("%s: blob %v: %s", p.Kind, p.Hash, p.Detail)
+}
+
+// CheckOptions configure a check. Nil is the default.
+type CheckOptions struct {
+	// Limit is the most problems to report. Default (and if ≤ 0): all.
+	Limit int
+}
+
+// Check looks at the structure of the database, not at the content of blobs:
+// SQLite's own integrity check, the schema, the accounting, and that every
+// blob has exactly the rows it must have. It yields each problem, and an error
+// where it cannot go on. It reads a snapshot, and holds that back from
+// checkpoints until it is done; it waits until what a crash left has been
+// removed.
+func (s *Store) Check(ctx context.Context, opts *CheckOptions) iter.Seq2[Problem, error] {
+	return func(yield func(Problem, error) bool) {
+		select {
+		case <-s.swept:
+		case <-ctx.Done():
+			yield(Problem{}, fmt.Errorf("check: %w", context.Cause(ctx)))
+			return
+		}
+		left := 0
+		if opts != nil {
+			left = opts.Limit
+		}
+		r, err := s.pool.take(ctx)
+		if err != nil {
+			yield(Problem{}, fmt.Errorf("check: %w", err))
+			return
+		}
+		defer s.pool.put(r)
+		c := checker{ctx: ctx, conn: r.Conn, yield: func(p Problem) bool {
+			left--
+			return yield(p, nil) && left != 0
+		}}
+		if err := c.run(); err != nil && err != errStopped {
+			yield(Problem{}, fmt.Errorf("check: %w", mapSQLite(err)))
+		}
+	}
+}
+
+// errStopped ends a check whose caller wants no more.
+var errStopped = fmt.Errorf("stopped")
+
+type checker struct {
+	ctx   context.Context
+	conn  *sqlite.Conn
+	yield func(Problem) bool
+}
+
+func (c *checker) report(kind string, hash Hash, format string, args ...any) error {
+	if !c.yield(Problem{Kind: kind, Hash: hash, Detail: fmt.Sprintf(format, args...)}) {
+		return errStopped
+	}
+	return nil
+}
+
+func (c *checker) run() error {
+	for _, step := range []func() error{c.sqlite, c.schema, c.usage, c.blobs} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sqlite runs SQLite's integrity check, which names at most 100 problems.
+func (c *checker) sqlite() error {
+	return sqlitex.ExecuteTransient(c.conn, "pragma integrity_check", &sqlitex.ExecOptions{
+		ResultFunc: func(stmt *sqlite.Stmt) error {
+			if text := stmt.ColumnText(0); text != "ok" {
+				return c.report("sqlite", Hash{}, "%s", text)
+			}
+			return nil
+		},
+	})
+}
+
+// schema compares the database's schema with the one the migrations make.
+func (c *checker) schema() error {
+	want, err := migratedSchema(c.ctx)
+	if err != nil {
+		return err
+	}
+	got, err := schemaObjects(c.conn)
+	if err != nil {
+		return err
+	}
+	for name, sql := range want {
+		if got[name] != sql {
+			if err := c.report("schema", Hash{}, "%s is missing or changed", name); err != nil {
+				return err
+			}
+		}
+	}
+	for name := range got {
+		if _, known := want[name]; !known {
+			if err := c.report("schema", Hash{}, "%s is not Cairn's", name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// schemaObjects returns the SQL of each table, index, trigger and view, by
+// type and name.
+func schemaObjects(conn *sqlite.Conn) (map[string]string, error) {
+	objects := make(map[string]string)
+	stmt := prep(conn, "schema_objects")
+	defer stmt.Reset()
+	for {
+		found, err := stmt.Step()
+		if err != nil || !found {
+			return objects, err
+		}
+		objects[stmt.GetText("type")+" "+stmt.GetText("name")] = stmt.GetText("sql")
+	}
+}
+
+// migratedSchema returns the schema that the migrations make of nothing.
+func migratedSchema(ctx context.Context) (map[string]string, error) {
+	conn, err := newMemory().openWriter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return schemaObjects(conn)
+}
+
+func (c *checker) usage() error {
+	kept, err := c.totals("usage_get")
+	if err != nil {
+		return err
+	}
+	counted, err := c.totals("check_usage")
+	if err == nil && kept != counted {
+		err = c.report("usage", Hash{}, "kept %+v, counted %+v", kept, counted)
+	}
+	return err
+}
+
+// totals are the columns of the usage table.
+type totals struct{ Blobs, Partial, Bytes, StoredBytes int64 }
+
+func (c *checker) totals(query string) (t totals, err error) {
+	stmt := prep(c.conn, query)
+	defer stmt.Reset()
+	if _, err := stmt.Step(); err != nil {
+		return t, err
+	}
+	return totals{
+		Blobs:       stmt.GetInt64("blobs"),
+		Partial:     stmt.GetInt64("partial"),
+		Bytes:       stmt.GetInt64("bytes"),
+		StoredBytes: stmt.GetInt64("stored_bytes"),
+	}, nil
+}
+
+// A checkedBlob is a blob whose rows are to be compared with its fields.
+type checkedBlob struct {
+	id, size, stored int64
+	state            int64
+	hash             Hash
+}
+
+// blobs walks the blobs, their rows and their tiles side by side, all in the
+// order of their ids.
+func (c *checker) blobs() error {
+	rows := newWalk(c.conn, "check_rows")
+	tiles := newWalk(c.conn, "check_tiles")
+	blobs := prep(c.conn, "check_blobs")
+	defer blobs.Reset()
+	blobs.SetInt64(":after", 0)
+	blobs.SetInt64(":limit", -1)
+	defer rows.stmt.Reset()
+	defer tiles.stmt.Reset()
+	for {
+		found, err := blobs.Step()
+		if err != nil {
+			return err
+		}
+		if c.ctx.Err() != nil {
+			return context.Cause(c.ctx)
+		}
+		b := checkedBlob{id: 1 << (62 - groupBits)} // behind all: the rest has no blob
+		if found {
+			b = checkedBlob{
+				id:     blobs.GetInt64("id"),
+				size:   blobs.GetInt64("size"),
+				stored: blobs.GetInt64("stored"),
+				state:  blobs.GetInt64("state"),
+			}
+			blobs.GetBytes("hash", b.hash[:])
+		}
+		if err := c.rowsOf(b, rows); err != nil {
+			return err
+		}
+		if err := c.tilesOf(b, tiles); err != nil {
+			return err
+		}
+		if !found {
+			return nil
+		}
+		if State(b.state) == Complete && b.stored != b.size {
+			if err := c.report("blob", b.hash, "complete with %d of %d bytes", b.stored, b.size); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// rowsOf checks the rows up to and of b.
+func (c *checker) rowsOf(b checkedBlob, rows *walk) error {
+	if err := c.orphans("row", rows, b.id); err != nil {
+		return err
+	}
+	groups := bao.Groups(b.size)
+	complete := State(b.state) == Complete
+	next := int64(0)
+	for {
+		id, length, err := rows.peek()
+		if err != nil {
+			return err
+		}
+		if id>>groupBits != b.id || !rows.ok {
+			break
+		}
+		rows.advance()
+		group := id & (1<<groupBits - 1)
+		if !complete {
+			continue
+		}
+		switch {
+		case group >= groups:
+			err = c.report("row", b.hash, "group %d is behind the end", group)
+		case length != int64(bao.GroupLen(b.size, group)):
+			err = c.report("row", b.hash, "group %d has %d bytes", group, length)
+		}
+		if err == nil && group > next && group < groups {
+			err = c.report("row", b.hash, "groups %d to %d are missing", next, group-1)
+		}
+		if err != nil {
+			return err
+		}
+		next = group + 1
+	}
+	if complete && next < groups {
+		return c.report("row", b.hash, "groups %d to %d are missing", next, groups-1)
+	}
+	return nil
+}
+
+// tilesOf checks the outboard up to and of b.
+func (c *checker) tilesOf(b checkedBlob, tiles *walk) error {
+	if err := c.orphans("outboard", tiles, b.id); err != nil {
+		return err
+	}
+	groups := bao.Groups(b.size)
+	complete := State(b.state) == Complete
+	count := int64(0)
+	for {
+		id, length, err := tiles.peek()
+		if err != nil {
+			return err
+		}
+		if id>>groupBits != b.id || !tiles.ok {
+			break
+		}
+		tiles.advance()
+		if !complete {
+			continue
+		}
+		t := tileOf(id)
+		if units := t.Units(groups); units < 2 || length != (units-1)*bao.PairSize {
+			if err := c.report("outboard", b.hash, "tile %d of level %d has %d bytes", t.Index, t.Level, length); err != nil {
+				return err
+			}
+		}
+		count++
+	}
+	if want := tileCount(groups); complete && count != want {
+		return c.report("outboard", b.hash, "%d tiles, not %d", count, want)
+	}
+	return nil
+}
+
+// tileOf returns the tile with the given id.
+func tileOf(id int64) bao.Tile {
+	level := int(id & (bao.TileUnits - 1))
+	return bao.Tile{Level: level, Index: id & (1<<groupBits - 1) >> (bao.TileHeight * (level + 1))}
+}
+
+// tileCount returns how many tiles a complete blob has.
+func tileCount(groups int64) (n int64) {
+	for units := groups; units > 1; units = (units + bao.TileUnits - 1) / bao.TileUnits {
+		n += units / bao.TileUnits
+		if units%bao.TileUnits > 1 {
+			n++
+		}
+	}
+	return n
+}
+
+// orphans reports what lies before the given blob and behind the one before.
+func (c *checker) orphans(kind string, w *walk, blob int64) error {
+	for {
+		id, _, err := w.peek()
+		if err != nil {
+			return err
+		}
+		if !w.ok || id>>groupBits >= blob {
+			return nil
+		}
+		w.advance()
+		if err := c.report(kind, Hash{}, "%d belongs to no blob", id); err != nil {
+			return err
+		}
+	}
+}
+
+// A walk goes through ids and lengths in order, with one to look ahead.
+type walk struct {
+	stmt       *sqlite.Stmt
+	ok, loaded bool
+}
+
+func newWalk(conn *sqlite.Conn, query string) *walk {
+	stmt := prep(conn, query)
+	stmt.SetInt64(":from", 0)
+	stmt.SetInt64(":to", 1<<62)
+	return &walk{stmt: stmt}
+}
+
+// peek returns the current entry; ok is false behind the last one.
+func (w *walk) peek() (id, length int64, err error) {
+	if !w.loaded {
+		w.ok, err = w.stmt.Step()
+		w.loaded = true
+	}
+	if err != nil || !w.ok {
+		return 0, 0, err
+	}
+	return w.stmt.ColumnInt64(0), w.stmt.ColumnInt64(1), nil
+}
+
+func (w *walk) advance() { w.loaded = !w.ok }

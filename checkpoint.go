@@ -1,0 +1,169 @@
+package cairn
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+const (
+	// checkpointBytes of new WAL start a checkpoint beside the writer.
+	checkpointBytes = 8 << 20
+	// walLimit of WAL make the writer wait until the checkpoint has caught up
+	// and the WAL can start again from its beginning.
+	walLimit = 48 << 20
+	// checkpointPatience is how long a catching-up checkpoint waits for
+	// readers. One that stays longer, in another process, lets the WAL grow.
+	checkpointPatience = 100 * time.Millisecond
+	// requestPages estimates the index pages that a request dirties beside
+	// its own bytes.
+	requestPages = 3
+)
+
+// A checkpointer moves committed pages from the WAL to the database, on a
+// connection and a goroutine of its own, so that it overlaps with the writer.
+type checkpointer struct {
+	conn  *sqlite.Conn // used by loop only
+	pool  *pool
+	kick  chan bool // true: catch up completely, the writer is waiting
+	reply chan walState
+	ended chan struct{}
+
+	// The writer's view.
+	running  bool
+	estimate int64 // bytes in the WAL
+	next     int64 // estimate at which the next checkpoint starts
+}
+
+// walState is what a checkpoint found: the bytes in the WAL and whether all
+// of them are in the database and no reader needs them there.
+type walState struct {
+	bytes int64
+	done  bool
+}
+
+func newCheckpointer(p *pool) (*checkpointer, error) {
+	conn, err := p.loc.open(readerCacheKiB)
+	if err != nil {
+		return nil, err
+	}
+	conn.SetBusyTimeout(checkpointPatience)
+	c := &checkpointer{
+		conn:  conn,
+		pool:  p,
+		kick:  make(chan bool, 1),
+		reply: make(chan walState, 1),
+		ended: make(chan struct{}),
+		next:  checkpointBytes,
+	}
+	go pprof.Do(context.Background(), pprof.Labels("cairn", "checkpoint"), func(context.Context) { c.loop() })
+	return c, nil
+}
+
+func (c *checkpointer) loop() {
+	defer close(c.ended)
+	for full := range c.kick {
+		c.pool.releaseSnapshots()
+		c.reply <- c.checkpoint(full)
+	}
+}
+
+// checkpoint runs one checkpoint. An error of it is not lost: the pages stay
+// in the WAL, the next one meets it again, and Close reports the last.
+func (c *checkpointer) checkpoint(full bool) (state walState) {
+	pragma := "pragma wal_checkpoint(passive)"
+	if full {
+		pragma = "pragma wal_checkpoint(restart)"
+	}
+	sqlitex.ExecuteTransient(c.conn, pragma, &sqlitex.ExecOptions{
+		ResultFunc: func(stmt *sqlite.Stmt) error {
+			frames, moved := stmt.ColumnInt64(1), stmt.ColumnInt64(2)
+			state.bytes = frames * (pageSize + 24)
+			state.done = full && stmt.ColumnInt64(0) == 0 && frames == moved
+			return nil
+		},
+	})
+	return state
+}
+
+// wrote tells that a batch was committed. It starts a checkpoint now and
+// then, and when the WAL has reached its limit it waits until that has caught
+// up. The writer calls it.
+func (c *checkpointer) wrote(bytes int64, requests int) {
+	c.estimate += bytes + int64(requests)*requestPages*pageSize
+	if c.running {
+		select {
+		case state := <-c.reply:
+			c.took(state)
+		default:
+		}
+	}
+	if c.estimate < c.next {
+		return
+	}
+	c.next = c.estimate + checkpointBytes
+	if c.estimate < walLimit {
+		if !c.running {
+			c.kick <- false
+			c.running = true
+		}
+		return
+	}
+	if c.running {
+		c.took(<-c.reply)
+	}
+	c.kick <- true
+	c.took(<-c.reply)
+}
+
+// took notes the outcome of a checkpoint.
+func (c *checkpointer) took(state walState) {
+	c.running = false
+	if state.done {
+		c.estimate, c.next = 0, checkpointBytes
+	} else {
+		c.estimate = max(c.estimate, state.bytes)
+	}
+}
+
+// close ends the goroutine, moves the whole WAL into the database, and closes
+// the connection. The writer must have ended.
+func (c *checkpointer) close() error {
+	if c.running {
+		<-c.reply
+	}
+	close(c.kick)
+	<-c.ended
+	err := execText(c.conn, "pragma wal_checkpoint(truncate)")
+	if closeErr := c.conn.Close(); err == nil {
+		err = closeErr
+	}
+	return mapSQLite(err)
+}
+
+// A walFile is our own handle on the WAL, to sync it. SQLite takes no locks
+// on that file, so closing ours drops none.
+type walFile struct{ f *os.File }
+
+// openWAL opens the WAL of a database that has at least one connection, and
+// makes it and the database durable as directory entries: without that, the
+// first commit after the creation could vanish with the whole file.
+func openWAL(loc location) (*walFile, error) {
+	f, err := os.OpenFile(loc.wal(), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := syncDir(filepath.Dir(loc.path)); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &walFile{f}, nil
+}
+
+func (w *walFile) sync() error  { return syncData(w.f) }
+func (w *walFile) close() error { return w.f.Close() }

@@ -1,0 +1,123 @@
+package cairn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+)
+
+// dropGroups are removed in one transaction at most, so that the removal of a
+// large blob does not hold up other writers: 16 MiB.
+const dropGroups = 1024
+
+// Delete removes a blob. A blob that is not in the store is [ErrNotFound]; one
+// that a temp tag or an open handle protects is [ErrConflict].
+//
+// The blob is gone with one commit. The rows of a large one are freed by
+// further ones before Delete returns; what a crash in between leaves, the next
+// Open frees.
+func (s *Store) Delete(ctx context.Context, hash Hash) error {
+	defer s.guard.dropped(hash)
+	var id int64
+	small := false
+	err := s.write(ctx, 0, func(conn *sqlite.Conn) error {
+		blob, err := findBlob(conn, hash)
+		if err != nil {
+			return err
+		}
+		if blob.State == Absent {
+			return ErrNotFound
+		}
+		if err := s.guard.drop(hash); err != nil {
+			return err
+		}
+		id = blob.id
+		if small = bao.Groups(blob.Size) <= dropGroups; small {
+			return removeBlob(conn, id)
+		}
+		stmt := prep(conn, "blob_hide")
+		stmt.SetInt64(":id", id)
+		return exec(stmt)
+	})
+	if err == nil {
+		s.tiles.drop(id)
+		if !small {
+			err = s.dropHidden(context.WithoutCancel(ctx), id)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("delete %v: %w", hash, err)
+	}
+	return nil
+}
+
+// removeBlob removes a blob and all its rows.
+func removeBlob(conn *sqlite.Conn, id int64) error {
+	for _, table := range []string{"row_remove", "outboard_remove"} {
+		if err := removeRange(conn, table, rowID(id, 0), rowID(id+1, 0)-1); err != nil {
+			return err
+		}
+	}
+	stmt := prep(conn, "blob_remove")
+	stmt.SetInt64(":id", id)
+	return exec(stmt)
+}
+
+func removeRange(conn *sqlite.Conn, query string, from, to int64) error {
+	stmt := prep(conn, query)
+	stmt.SetInt64(":from", from)
+	stmt.SetInt64(":to", to)
+	return exec(stmt)
+}
+
+// dropHidden removes a hidden blob from its end on, a slice at a time. Each
+// commit leaves a hidden blob with fewer rows; the last one leaves nothing.
+func (s *Store) dropHidden(ctx context.Context, id int64) error {
+	for more := true; more; {
+		err := s.write(ctx, 0, func(conn *sqlite.Conn) error {
+			stmt := prep(conn, "row_last")
+			stmt.SetInt64(":from", rowID(id, 0))
+			stmt.SetInt64(":to", rowID(id+1, 0)-1)
+			last, err := stepInt(stmt)
+			if err != nil {
+				return err
+			}
+			if more = last >= rowID(id, dropGroups); more {
+				return removeRange(conn, "row_remove", last-dropGroups+1, last)
+			}
+			return removeBlob(conn, id)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepHidden removes the hidden blobs that were there when the store was
+// opened: those of adds and deletions that a crash cut short. Blobs of this
+// session have ids from end on, so it cannot meet an add that is under way.
+func (s *Store) sweepHidden(ctx context.Context, end int64) {
+	for id := int64(0); ; {
+		err := s.pool.read(ctx, func(conn *sqlite.Conn) (err error) {
+			stmt := prep(conn, "blob_hidden")
+			stmt.SetInt64(":after", id)
+			id, err = stepInt(stmt)
+			return err
+		})
+		if err == nil && id > 0 && id < end {
+			err = s.dropHidden(ctx, id)
+		} else if err == nil {
+			return
+		}
+		if err != nil {
+			if !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
+				s.log.Error("cairn: removing what a crash left", "blob", id, "err", err)
+			}
+			return
+		}
+	}
+}

@@ -1,0 +1,1 @@
+update "blob" set "hash" = null, "state" = 0 where "id" = :id;

@@ -1,0 +1,2 @@
+insert into "blob" ("id", "hash", "size", "state", "stored", "created", "last_used")
+values (:id, :hash, :size, 2, :size, :now, :now);

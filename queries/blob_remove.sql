@@ -1,0 +1,1 @@
+delete from "blob" where "id" = :id;

@@ -1,0 +1,5 @@
+select "id" as "id", "hash" as "hash", "size" as "size", "state" as "state", "stored" as "stored"
+from "blob"
+where "id" > :after
+order by "id"
+limit :limit;

@@ -1,0 +1,1 @@
+select "pairs" as "pairs" from "outboard" where "id" = :id;

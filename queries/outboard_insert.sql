@@ -1,0 +1,1 @@
+insert into "outboard" ("id", "pairs") values (:id, :pairs);

@@ -1,0 +1,1 @@
+delete from "outboard" where "id" between :from and :to;

@@ -1,0 +1,1 @@
+delete from "row" where "id" between :from and :to;

@@ -1,0 +1,2 @@
+select "blobs" as "blobs", "partial" as "partial", "bytes" as "bytes", "stored_bytes" as "stored_bytes"
+from "usage";

@@ -1,0 +1,346 @@
+package cairn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"zombiezen.com/go/sqlite"
+)
+
+// Durability says when a write is acknowledged.
+type Durability int
+
+const (
+	// Durable: when a write returns nil, neither the death of the process nor
+	// a power loss undoes it.
+	Durable Durability = iota
+	// Relaxed: when a write returns nil, the death of the process does not
+	// undo it. A power loss or a crash of the operating system can undo the
+	// last writes, in the order they were made; it never damages the
+	// database.
+	Relaxed
+)
+
+// Options configure a store. The zero value, and nil, are the defaults.
+type Options struct {
+	// ReadOnly opens an existing database without the right to change it, as
+	// any number of processes may while one writes.
+	ReadOnly bool
+	// Durability is the promise made to writers. Default Durable.
+	Durability Durability
+	// Readers is the most connections that read at once; more readers wait.
+	// Each costs about 1 MiB. Default (and if ≤ 0): twice the number of CPUs,
+	// at least 4.
+	Readers int
+	// Logger gets what happens in the background. Default: nothing is logged.
+	Logger *slog.Logger
+}
+
+func (o *Options) readers() int {
+	if o.Readers <= 0 {
+		return defaultReaders()
+	}
+	return o.Readers
+}
+
+func (o *Options) logger() *slog.Logger {
+	if o.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Logger
+}
+
+// A Store is an open database. All its methods may be called concurrently.
+type Store struct {
+	loc    location
+	log    *slog.Logger
+	pool   *pool
+	writer *writer // nil if read-only
+	lock   *fileLock
+	tiles  tileCache
+	guard  guard
+
+	// tempDir is the directory to remove on Close, for a temporary store.
+	tempDir string
+
+	// swept is closed when what a crash left has been removed, or the store
+	// has been closed before that.
+	swept chan struct{}
+	// background ends the goroutines of the store itself.
+	background context.Context
+	cancel     context.CancelFunc
+	running    sync.WaitGroup
+
+	closeOnce sync.Once
+	closeErr  error
+
+	// nextID is the id of the next blob. The writer's goroutine owns it. It
+	// never goes back while the store is open, so an id that a reader
+	// remembers cannot come to mean another blob.
+	nextID int64
+}
+
+// Open opens the database at path, and makes it, with mode 0600, if there is
+// none (not if opts.ReadOnly). The path ":memory:" means a database in memory,
+// at most 1 GiB, and "" one in a temporary file; both are gone on Close.
+//
+// While a store is open for writing, there are files with the endings -wal,
+// -shm and -lock beside it. They are part of the database until Close or the
+// next Open, and must not be removed.
+//
+// Errors: [ErrLocked] if another process (or this one) has it open for
+// writing, [ErrNotFound] if there is no database to read, [ErrNotCairn],
+// [ErrNewerSchema], [ErrCorrupt] if its header is damaged, [ErrReadOnly] if it
+// must not be written, and those of the file system. ctx bounds the opening
+// only.
+func Open(ctx context.Context, path string, opts *Options) (*Store, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	s, err := open(ctx, path, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open %q: %w", path, err)
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, path string, opts *Options) (_ *Store, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	s := &Store{log: opts.logger(), swept: make(chan struct{})}
+	s.background, s.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			s.cancel()
+			s.releaseFiles()
+		}
+	}()
+	switch {
+	case path == ":memory:" || path == "":
+		if opts.ReadOnly {
+			return nil, fmt.Errorf("%w: a new store would stay empty", ErrReadOnly)
+		}
+		s.loc = newMemory()
+		if path == "" {
+			if s.tempDir, err = os.MkdirTemp("", "cairn-"); err != nil {
+				return nil, err
+			}
+			s.loc = newFile(filepath.Join(s.tempDir, "cairn.db"), false)
+			opts = &Options{Durability: Relaxed, Readers: opts.Readers, Logger: opts.Logger}
+		}
+	default:
+		if path, err = resolve(path); err != nil {
+			return nil, err
+		}
+		s.loc = newFile(path, opts.ReadOnly)
+	}
+	if opts.ReadOnly {
+		return s, s.openReadOnly(opts)
+	}
+	return s, s.openReadWrite(ctx, opts)
+}
+
+// resolve returns the absolute path behind symbolic links, so that a database
+// has one lock and one WAL whatever name it is opened by.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return path, nil
+	}
+	return real, err
+}
+
+func (s *Store) openReadOnly(opts *Options) error {
+	if _, err := statFile(s.loc.path); err != nil {
+		return err
+	}
+	close(s.swept)
+	err := s.startReading(opts)
+	if err == nil || isOurs(err) {
+		return diagnose(s.loc.path, err)
+	}
+	// Without the right to make a -shm file, a database that nobody writes
+	// can still be read as it is.
+	if _, statErr := os.Stat(s.loc.wal()); errors.Is(statErr, fs.ErrNotExist) {
+		s.loc = s.loc.immutable()
+		err = s.startReading(opts)
+	}
+	return diagnose(s.loc.path, err)
+}
+
+// startReading checks that the database is one of ours before the pool
+// prepares queries on it.
+func (s *Store) startReading(opts *Options) error {
+	conn, err := s.loc.open(readerCacheKiB)
+	if err != nil {
+		return mapSQLite(err)
+	}
+	err = s.loc.checkVersion(conn, false)
+	if err := errors.Join(err, conn.Close()); err != nil {
+		return mapSQLite(err)
+	}
+	s.pool = newPool(s.loc, opts.readers())
+	return nil
+}
+
+func (s *Store) openReadWrite(ctx context.Context, opts *Options) (err error) {
+	created := false
+	if !s.loc.memory {
+		if created, err = createFile(s.loc.path); err != nil {
+			return err
+		}
+		if s.lock, err = lockFile(s.loc.path); err != nil {
+			return err
+		}
+	}
+	conn, err := s.loc.openWriter(ctx)
+	if err != nil {
+		err = diagnose(s.loc.path, mapSQLite(err))
+		if created {
+			err = errors.Join(err, os.Remove(s.loc.path))
+		}
+		return err
+	}
+	hidden, err := s.loadState(conn)
+	if err != nil {
+		return errors.Join(mapSQLite(err), conn.Close())
+	}
+	s.pool = newPool(s.loc, opts.readers())
+	if s.writer, err = newWriter(conn, s.pool, opts.Durability); err != nil {
+		return errors.Join(mapSQLite(err), s.pool.close(), conn.Close())
+	}
+	if !hidden {
+		close(s.swept)
+		return nil
+	}
+	end := s.nextID
+	s.running.Go(func() {
+		defer close(s.swept)
+		s.sweepHidden(s.background, end)
+	})
+	return nil
+}
+
+// loadState reads what the writer needs to know before its first batch, and
+// whether a crash left hidden blobs.
+func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
+	last, err := stepInt(prep(conn, "blob_last"))
+	if err != nil {
+		return false, err
+	}
+	s.nextID = last + 1
+	stmt := prep(conn, "blob_hidden")
+	stmt.SetInt64(":after", 0)
+	hidden, err = stmt.Step()
+	return hidden, errors.Join(err, stmt.Reset())
+}
+
+// stepInt returns the first column of a statement's only row.
+func stepInt(stmt *sqlite.Stmt) (n int64, err error) {
+	if _, err = stmt.Step(); err == nil {
+		n = stmt.ColumnInt64(0)
+	}
+	return n, errors.Join(err, stmt.Reset())
+}
+
+// Close ends the store: it waits for the writes that have been queued and for
+// the reads that are under way, moves the write-ahead log into the database
+// and removes the files beside it. Every later call, on handles that are
+// still open too, returns [ErrClosed]. A further Close returns what the first
+// one returned.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		s.cancel()
+		s.running.Wait()
+		if s.writer != nil {
+			s.writer.drain()
+		}
+		// The readers' snapshots would keep the WAL from being emptied.
+		errs := []error{s.pool.close()}
+		if s.writer != nil {
+			errs = append(errs, s.writer.close())
+		}
+		errs = append(errs, s.releaseFiles())
+		if err := errors.Join(errs...); err != nil {
+			s.closeErr = fmt.Errorf("close: %w", mapSQLite(err))
+		}
+	})
+	return s.closeErr
+}
+
+func (s *Store) releaseFiles() error {
+	var errs []error
+	if s.lock != nil {
+		errs = append(errs, s.lock.release())
+	}
+	if s.tempDir != "" {
+		errs = append(errs, os.RemoveAll(s.tempDir))
+	}
+	return errors.Join(errs...)
+}
+
+// write submits a change to the writer.
+func (s *Store) write(ctx context.Context, cost int64, run func(conn *sqlite.Conn) error) error {
+	if s.writer == nil {
+		return ErrReadOnly
+	}
+	return s.writer.submit(ctx, cost, run)
+}
+
+// Stats are totals of a store. Sizes are in bytes.
+type Stats struct {
+	Blobs         int64 // complete blobs
+	Partial       int64 // partial blobs
+	Bytes         int64 // sizes of all blobs
+	StoredBytes   int64 // of these, what is present
+	FileBytes     int64 // the database file
+	FreeBytes     int64 // of these, pages to be used again
+	WALBytes      int64 // the -wal file
+	SchemaVersion int   // number of migrations applied
+}
+
+// Stats returns the totals. It reads counters, whatever the store's size.
+func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
+	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
+		stmt := prep(conn, "usage_get")
+		if _, err := stmt.Step(); err != nil {
+			return err
+		}
+		st.Blobs = stmt.GetInt64("blobs")
+		st.Partial = stmt.GetInt64("partial")
+		st.Bytes = stmt.GetInt64("bytes")
+		st.StoredBytes = stmt.GetInt64("stored_bytes")
+		if err := stmt.Reset(); err != nil {
+			return err
+		}
+		pages, err := queryInt(conn, "pragma page_count")
+		if err != nil {
+			return err
+		}
+		free, err := queryInt(conn, "pragma freelist_count")
+		if err != nil {
+			return err
+		}
+		version, err := queryInt(conn, "pragma user_version")
+		st.FileBytes, st.FreeBytes, st.SchemaVersion = pages*pageSize, free*pageSize, int(version)
+		return err
+	})
+	if err != nil {
+		return Stats{}, fmt.Errorf("stats: %w", err)
+	}
+	if info, err := os.Stat(s.loc.wal()); err == nil && !s.loc.memory {
+		st.WALBytes = info.Size()
+	}
+	return st, nil
+}

@@ -1,0 +1,129 @@
+package cairn
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// AddFile stores a regular file's content as [Store.Add] does. The file is
+// only read; errors of the file system come wrapped.
+func (s *Store) AddFile(ctx context.Context, path string, opts *AddOptions) (*TempTag, error) {
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, fmt.Errorf("add file: %w", err)
+	}
+	defer f.Close()
+	tag, err := s.add(ctx, f, opts)
+	if err != nil {
+		return nil, fmt.Errorf("add file %q: %w", path, err)
+	}
+	return tag, nil
+}
+
+// openRegular opens a file for reading, unless it is something whose reading
+// could block or never end.
+func openRegular(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%q: %w: not a regular file", path, ErrMismatch)
+	}
+	return os.Open(path)
+}
+
+// ExportOptions configure an export. Nil is the default.
+type ExportOptions struct {
+	// Progress, if not nil, is called with the number of bytes written so
+	// far, about once every MiB, from the goroutine that called Export.
+	Progress func(bytes int64)
+}
+
+// Export writes a blob's verified content to the file target, which it makes
+// or replaces: a crash or an error at any moment leaves either the old state
+// or the whole new file, and after nil the new file is durable. Missing parent
+// directories are made; a directory at target is an error.
+func (s *Store) Export(ctx context.Context, hash Hash, target string, opts *ExportOptions) error {
+	if err := s.export(ctx, hash, target, opts); err != nil {
+		return fmt.Errorf("export to %q: %w", target, err)
+	}
+	return nil
+}
+
+func (s *Store) export(ctx context.Context, hash Hash, target string, opts *ExportOptions) error {
+	b, err := s.Blob(ctx, hash)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if info, err := os.Stat(target); err == nil && info.IsDir() {
+		return fmt.Errorf("%w: a directory is there", ErrConflict)
+	}
+	dir := filepath.Dir(target)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	return replaceFile(target, func(f *os.File) error {
+		var dst io.Writer = f
+		if opts != nil && opts.Progress != nil {
+			dst = &progressWriter{w: f, progress: opts.Progress}
+		}
+		_, err := b.WriteTo(dst)
+		return err
+	})
+}
+
+type progressWriter struct {
+	w        io.Writer
+	n        int64
+	progress func(int64)
+}
+
+func (p *progressWriter) Write(b []byte) (int, error) {
+	n, err := p.w.Write(b)
+	p.n += int64(n)
+	p.progress(p.n)
+	return n, err
+}
+
+// replaceFile writes a temporary file beside target and renames it. The rename
+// is the commit point: before it target is as it was, and a crash leaves at
+// most the temporary file; the directory's sync makes it durable.
+func replaceFile(target string, write func(f *os.File) error) (err error) {
+	dir := filepath.Dir(target)
+	name := filepath.Join(dir, "."+filepath.Base(target)+"."+rand.Text()+".tmp")
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			err = errors.Join(err, os.Remove(name))
+		}
+	}()
+	if old, err := os.Stat(target); err == nil {
+		if err := f.Chmod(old.Mode().Perm()); err != nil {
+			return err
+		}
+	}
+	if err := write(f); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(name, target); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}

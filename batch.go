@@ -24,6 +24,9 @@ const (
 	// that of other requests' work.
 	batchBytes = 8 << 20
 	batchAge   = 20 * time.Millisecond
+	// lingerPart is the part of the last sync's time that a batch waits for
+	// requests of those whom that sync answered.
+	lingerPart = 2
 )
 
 // counters are published as the expvar "cairn", summed over all stores of the
@@ -71,6 +74,7 @@ type writer struct {
 	ckpt     *checkpointer
 	wal      *walFile
 	synced   chan []*request // committed batches, to syncLoop
+	syncIdle chan syncResult // holds the last one while no sync is under way
 	finished sync.WaitGroup
 
 	// closeMu is held for reading while a request is put into the queue, and
@@ -91,7 +95,10 @@ func newWriter(conn *sqlite.Conn, p *pool, durability Durability) (*writer, erro
 		queue:  make(chan *request, 1024),
 		room:   semaphore.NewWeighted(queueBytes),
 		synced: make(chan []*request, 4),
+
+		syncIdle: make(chan syncResult, 1),
 	}
+	w.syncIdle <- syncResult{}
 	if !p.loc.memory {
 		var err error
 		if w.ckpt, err = newCheckpointer(p); err != nil {
@@ -181,120 +188,198 @@ func (w *writer) close() error {
 func (w *writer) run() {
 	defer close(w.synced)
 	for req := range w.queue {
-		batch := w.collect(req)
-		start := time.Now()
-		committed, bytes := w.execute(batch)
+		batch := batch{w: w, began: time.Now(), full: time.After(batchAge)}
+		batch.add(req)
+		committed := batch.execute()
 		if len(committed) == 0 {
 			continue
 		}
 		w.pool.commits.Add(1)
 		counters.batches.Add(1)
 		counters.requests.Add(int64(len(committed)))
-		counters.bytes.Add(bytes)
-		counters.commitNanos.Add(int64(time.Since(start)))
+		counters.bytes.Add(batch.bytes)
 		w.synced <- committed
 		if w.ckpt != nil {
-			w.ckpt.wrote(bytes, len(committed))
+			w.ckpt.wrote(batch.bytes, len(committed))
 		}
 	}
 }
 
-// collect claims first and what else is waiting, up to the bounds of a batch.
-func (w *writer) collect(first *request) (batch []*request) {
-	var bytes int64
-	deadline := time.Now().Add(batchAge)
-	for req := first; ; {
-		w.room.Release(req.cost)
-		if req.claimed.CompareAndSwap(false, true) {
-			batch = append(batch, req)
-			bytes += req.cost
+// A batch is the requests of one transaction, in the making. The writer's
+// goroutine owns it.
+type batch struct {
+	w       *writer
+	waiting []*request // claimed, to be run
+	done    []*request // run in the open transaction
+	bytes   int64      // of both
+	began   time.Time
+	ended   bool // takes no more requests
+	full    <-chan time.Time
+
+	// Once the sync of the batch before is over, synced has its outcome, and
+	// the batch lingers until it has target requests.
+	synced *syncResult
+	target int
+	linger <-chan time.Time
+}
+
+// add claims a request that was taken from the queue.
+func (b *batch) add(req *request) {
+	b.w.room.Release(req.cost)
+	if req.claimed.CompareAndSwap(false, true) {
+		b.waiting = append(b.waiting, req)
+		b.bytes += req.cost
+	}
+}
+
+// more waits for further requests as long as there is nothing better to do. It
+// reports whether there is something to run.
+//
+// While the batch before is being synced, this one could not be acknowledged
+// anyway. When that is over, its waiters are likely to come back with their
+// next requests: they get a moment, a part of what the sync will cost, because
+// one sync for all is cheaper than two for halves.
+func (b *batch) more() bool {
+	for len(b.waiting) == 0 && !b.ended {
+		select {
+		case req, ok := <-b.w.queue:
+			b.take(req, ok)
+			continue
+		default:
 		}
-		if bytes >= batchBytes || time.Now().After(deadline) {
-			return batch
+		if b.bytes >= batchBytes || !b.wantsSync() || b.synced != nil && len(b.done) >= b.target {
+			b.ended = true
+			break
 		}
 		select {
-		case next, ok := <-w.queue:
-			if !ok {
-				return batch
-			}
-			req = next
-		default:
-			return batch
+		case req, ok := <-b.w.queue:
+			b.take(req, ok)
+		case result := <-b.w.syncIdle:
+			b.takeSynced(result)
+		case <-b.linger:
+			b.ended = true
+		case <-b.full:
+			b.ended = true
 		}
 	}
+	return len(b.waiting) > 0
 }
 
-// execute runs a batch in one transaction and commits it. It answers the
+func (b *batch) take(req *request, ok bool) {
+	if !ok {
+		b.ended = true
+		return
+	}
+	b.add(req)
+	b.ended = b.bytes >= batchBytes
+}
+
+// takeSynced notes that no sync is under way.
+func (b *batch) takeSynced(result syncResult) {
+	b.synced = &result
+	b.target = result.requests
+	if result.ended.After(b.began) {
+		b.target += len(b.done)
+	}
+	b.linger = time.After(result.took / lingerPart)
+}
+
+// wantsSync reports whether anybody waits for the batch to be durable.
+func (b *batch) wantsSync() bool {
+	for _, req := range b.done {
+		if !req.lazy {
+			return true
+		}
+	}
+	return false
+}
+
+// execute runs the batch in one transaction and commits it. It answers the
 // requests that failed and returns those that are committed.
 //
 // COMMIT is the commit point of every change in Cairn. A crash before it
 // leaves nothing of the batch; after it, the WAL holds the whole batch, which
 // survives the death of the process at once and a power loss after the sync
 // that syncLoop does next.
-func (w *writer) execute(batch []*request) (committed []*request, bytes int64) {
-	for len(batch) > 0 {
-		if failed := w.failed.Load(); failed != nil {
-			answer(batch, *failed)
-			return nil, 0
+func (b *batch) execute() (committed []*request) {
+	for {
+		if failed := b.w.failed.Load(); failed != nil {
+			answer(b.waiting, *failed)
+			return nil
 		}
-		if err := exec(w.conn.Prep("begin immediate")); err != nil {
-			answer(batch, mapSQLite(err))
-			return nil, 0
+		if err := exec(b.w.conn.Prep("begin immediate")); err != nil {
+			answer(b.waiting, mapSQLite(err))
+			return nil
 		}
-		committed = committed[:0]
-		rest, again := batch, false
-		for len(rest) > 0 && !again {
-			var err error
-			committed, err, again = w.attempt(rest[0], committed)
-			if err != nil {
-				answer(rest[:1], mapSQLite(err))
-			}
-			rest = rest[1:]
+		if b.runAll() {
+			break
 		}
-		if again {
-			// SQLite has rolled back the whole transaction, the neighbours'
-			// part included: they run again, without the one that failed.
-			batch = append(committed, rest...)
-			continue
-		}
-		if err := exec(w.conn.Prep("commit")); err != nil {
-			if !w.conn.AutocommitEnabled() {
-				exec(w.conn.Prep("rollback"))
-			}
-			answer(committed, mapSQLite(fmt.Errorf("commit: %w", err)))
-			return nil, 0
-		}
-		for _, req := range committed {
-			bytes += req.cost
-		}
-		return committed, bytes
+		// SQLite has rolled back the whole transaction, the neighbours' part
+		// included: they run again, without the one that failed.
+		b.waiting = append(b.done, b.waiting...)
+		b.done = nil
 	}
-	return nil, 0
+	if b.synced == nil && b.wantsSync() {
+		b.takeSynced(<-b.w.syncIdle)
+	}
+	start := time.Now()
+	err := exec(b.w.conn.Prep("commit"))
+	counters.commitNanos.Add(int64(time.Since(start)))
+	if b.synced != nil && (err != nil || !b.wantsSync()) {
+		b.w.syncIdle <- *b.synced // syncLoop is not needed
+	}
+	if err != nil {
+		if !b.w.conn.AutocommitEnabled() {
+			exec(b.w.conn.Prep("rollback"))
+		}
+		answer(b.done, mapSQLite(fmt.Errorf("commit: %w", err)))
+		return nil
+	}
+	return b.done
 }
 
-// attempt runs one request in a savepoint and appends it to committed if it
-// succeeds. gone tells that its failure has ended the transaction.
-func (w *writer) attempt(req *request, committed []*request) (_ []*request, err error, gone bool) {
-	if len(committed) > 0 { // the first one's savepoint is the transaction
-		if err := exec(w.conn.Prep("savepoint request")); err != nil {
-			return committed, err, w.conn.AutocommitEnabled()
+// runAll runs the requests of the batch, as long as it takes some. It reports
+// whether the transaction is still open.
+func (b *batch) runAll() bool {
+	for b.more() {
+		req := b.waiting[0]
+		b.waiting = b.waiting[1:]
+		err, gone := b.attempt(req)
+		if err != nil {
+			answer([]*request{req}, mapSQLite(err))
+		} else {
+			b.done = append(b.done, req)
+		}
+		if gone {
+			return false
 		}
 	}
-	err = req.run(w.conn)
-	switch {
-	case err != nil && w.conn.AutocommitEnabled():
-		return committed, err, true
-	case err != nil && len(committed) == 0:
-		return committed, errors.Join(err, exec(w.conn.Prep("rollback")), exec(w.conn.Prep("begin immediate"))), false
-	case err != nil:
-		err = errors.Join(err, exec(w.conn.Prep("rollback to request")), exec(w.conn.Prep("release request")))
-		return committed, err, false
-	case len(committed) > 0:
-		if err := exec(w.conn.Prep("release request")); err != nil {
-			return committed, err, w.conn.AutocommitEnabled()
+	return true
+}
+
+// attempt runs one request in a savepoint. gone tells that its failure has
+// ended the transaction.
+func (b *batch) attempt(req *request) (err error, gone bool) {
+	conn := b.w.conn
+	if len(b.done) == 0 { // the first one's savepoint is the transaction
+		if err := req.run(conn); err != nil {
+			if conn.AutocommitEnabled() {
+				return err, true
+			}
+			return errors.Join(err, exec(conn.Prep("rollback"))), true
 		}
+		return nil, false
 	}
-	return append(committed, req), nil, false
+	if err := exec(conn.Prep("savepoint request")); err != nil {
+		return err, conn.AutocommitEnabled()
+	}
+	if err = req.run(conn); err == nil {
+		err = exec(conn.Prep("release request"))
+	}
+	if err != nil && !conn.AutocommitEnabled() {
+		err = errors.Join(err, exec(conn.Prep("rollback to request")), exec(conn.Prep("release request")))
+	}
+	return err, conn.AutocommitEnabled()
 }
 
 func answer(reqs []*request, err error) {
@@ -303,34 +388,42 @@ func answer(reqs []*request, err error) {
 	}
 }
 
-// syncLoop makes commits durable and answers their waiters. One sync serves
-// all the batches committed before it began.
+// A syncResult tells how the last sync went.
+type syncResult struct {
+	requests int // it answered
+	took     time.Duration
+	ended    time.Time
+}
+
+// syncLoop makes commits durable and answers their waiters, one batch at a
+// time. syncIdle holds the last result while no sync is under way.
 func (w *writer) syncLoop() {
 	for batch := range w.synced {
 		waiting := answerLazy(batch)
-		for more := true; more; {
-			select {
-			case next, ok := <-w.synced:
-				waiting = append(waiting, answerLazy(next)...)
-				more = ok
-			default:
-				more = false
-			}
-		}
 		if len(waiting) == 0 {
 			continue
 		}
-		var err error
-		if failed := w.failed.Load(); failed != nil {
-			err = *failed
-		} else if w.durable {
-			if err = w.wal.sync(); err != nil {
-				err = fmt.Errorf("sync: %w: reopen the store", err)
-				w.failed.Store(&err)
-			}
-		}
+		start := time.Now()
+		err := w.sync()
+		end := time.Now()
+		w.syncIdle <- syncResult{len(waiting), end.Sub(start), end}
 		answer(waiting, err)
 	}
+}
+
+func (w *writer) sync() error {
+	if failed := w.failed.Load(); failed != nil {
+		return *failed
+	}
+	if !w.durable {
+		return nil
+	}
+	err := w.wal.sync()
+	if err != nil {
+		err = fmt.Errorf("sync: %w: reopen the store", err)
+		w.failed.Store(&err)
+	}
+	return err
 }
 
 // answerLazy answers the lazy requests of a batch and returns the others.

@@ -197,65 +197,89 @@ func (loc location) openWriter(ctx context.Context) (_ *sqlite.Conn, err error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := loc.checkVersion(conn, pages == 0); err != nil {
+	if pages == 0 && !loc.memory {
+		// SQLite takes a file too short to be a database for an empty one.
+		if info, err := os.Stat(loc.path); err != nil || info.Size() > 0 {
+			return nil, errors.Join(fmt.Errorf("%w: too short", ErrNotCairn), err)
+		}
+	}
+	current, err := loc.checkVersion(conn, pages == 0)
+	if err != nil {
 		return nil, err
 	}
-	mode := "wal"
-	if loc.memory {
-		mode = "memory"
+	var pragmas []string
+	if pages == 0 {
+		pragmas = append(pragmas, fmt.Sprintf("pragma page_size = %d", pageSize), "pragma auto_vacuum = incremental")
 	}
-	for _, pragma := range []string{
-		fmt.Sprintf("pragma page_size = %d", pageSize),
-		"pragma auto_vacuum = incremental",
-		"pragma journal_mode = " + mode,
-	} {
+	mode := "pragma journal_mode = wal"
+	if loc.memory {
+		mode = "pragma journal_mode = memory"
+	}
+	for _, pragma := range append(pragmas, mode) {
 		if err := execText(conn, pragma); err != nil {
 			return nil, fmt.Errorf("%s: %w", pragma, err)
 		}
 	}
-	schema := sqlitemigration.Schema{AppID: applicationID, Migrations: migrations}
-	if err := sqlitemigration.Migrate(ctx, conn, schema); err != nil {
-		return nil, err
+	if !current { // Migrate writes even where there is nothing to do
+		schema := sqlitemigration.Schema{AppID: applicationID, Migrations: migrations}
+		if err := sqlitemigration.Migrate(ctx, conn, schema); err != nil {
+			return nil, err
+		}
 	}
 	return conn, prepareAll(conn)
 }
 
 // checkVersion refuses other applications' databases and those of later
-// versions before anything is written to them. Only a writer may meet an
-// empty one.
-func (loc location) checkVersion(conn *sqlite.Conn, empty bool) error {
+// versions before anything is written to them, and reports whether the schema
+// is this version's. Only a writer may meet an empty database.
+func (loc location) checkVersion(conn *sqlite.Conn, empty bool) (current bool, err error) {
 	if empty && !loc.readOnly {
-		return nil
+		return false, nil
 	}
 	app, err := queryInt(conn, "pragma application_id")
 	if err != nil {
-		return err
+		return false, err
 	}
 	version, err := queryInt(conn, "pragma user_version")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if app == 0 && version == 0 && !loc.readOnly {
 		// A crash between the creation and the first migration leaves a
 		// database without tables. One with tables is a stranger's.
 		tables, err := queryInt(conn, "select count(*) from sqlite_schema")
-		if err != nil {
-			return err
-		}
-		if tables == 0 {
-			return nil
+		if tables == 0 || err != nil {
+			return false, err
 		}
 	}
 	if app != applicationID {
-		return fmt.Errorf("%w: application id %#x", ErrNotCairn, app)
+		return false, fmt.Errorf("%w: application id %#x", ErrNotCairn, app)
 	}
-	if version > int64(len(migrations)) {
-		return fmt.Errorf("%w: schema version %d, this one knows %d", ErrNewerSchema, version, len(migrations))
+	known := int64(len(migrations))
+	if version > known {
+		return false, fmt.Errorf("%w: schema version %d, this one knows %d", ErrNewerSchema, version, known)
 	}
-	if loc.readOnly && version < int64(len(migrations)) {
-		return fmt.Errorf("%w: schema version %d must be brought to %d by opening it for writing", ErrReadOnly, version, len(migrations))
+	if loc.readOnly && version < known {
+		return false, fmt.Errorf("%w: schema version %d must be brought to %d by opening it for writing", ErrReadOnly, version, known)
 	}
-	return nil
+	return version == known, nil
+}
+
+// tidy removes the empty -wal and -shm files that a reading connection makes
+// and cannot remove. SQLite removes them when its last connection to a
+// database ends that has the right to write; if that is another one, or there
+// is something in the WAL, they stay.
+func (loc location) tidy() error {
+	info, err := os.Stat(loc.wal())
+	if err != nil || info.Size() > 0 {
+		return nil // nothing to remove
+	}
+	conn, err := sqlite.OpenConn(loc.path, sqlite.OpenReadWrite)
+	if err != nil {
+		return nil // no right to write
+	}
+	_, err = queryInt(conn, "pragma schema_version")
+	return errors.Join(err, conn.Close())
 }
 
 // A reader is a reading connection, owned by whoever took it from the pool.

@@ -186,7 +186,7 @@ func (s *Store) startReading(opts *Options) error {
 	if err != nil {
 		return mapSQLite(err)
 	}
-	err = s.loc.checkVersion(conn, false)
+	_, err = s.loc.checkVersion(conn, false)
 	if err := errors.Join(err, conn.Close()); err != nil {
 		return mapSQLite(err)
 	}
@@ -270,6 +270,9 @@ func (s *Store) Close() error {
 		errs := []error{s.pool.close()}
 		if s.writer != nil {
 			errs = append(errs, s.writer.close())
+		}
+		if s.loc.readOnly {
+			errs = append(errs, s.loc.tidy())
 		}
 		errs = append(errs, s.releaseFiles())
 		if err := errors.Join(errs...); err != nil {

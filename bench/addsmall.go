@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	smallSize  = 4 << 10
+	smallConns = 16
+)
+
+// addSmall adds small blobs from several goroutines, each of which waits until
+// its blob is durable before it makes the next one. Cairn hashes the blobs
+// while it is measured; the others get the hashes, made before, as keys.
+func addSmall(n int) workload {
+	return workload{
+		name:       "add-small",
+		title:      fmt.Sprintf("%d blobs of 4 KiB, %d goroutines", n, smallConns),
+		durability: "each blob when acknowledged (" + looseFiles + ": its name only later)",
+		peers:      append([]string{cairnPeer, filesPeer, looseFiles}, databases...),
+		run:        func(c *child) error { return c.with(c.addSmall) },
+		measures:   []measure{elapsed, peakRSS, fileSize},
+	}
+}
+
+func (c *child) addSmall(s store) error {
+	n := c.Sizes.Small
+	keys := make([][]byte, n)
+	content := make([]byte, smallSize)
+	for i := range keys {
+		fill(content, i)
+		keys[i] = hashOf(content)
+	}
+	if err := c.start(); err != nil {
+		return err
+	}
+	var next atomic.Int64
+	err := parallel(smallConns, func(int) error {
+		content := make([]byte, smallSize)
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			fill(content, i)
+			if err := s.Put(keys[i], content); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.stop(int64(n), int64(n)*smallSize)
+}
+
+// parallel runs f in n goroutines and returns the first error.
+func parallel(n int, f func(worker int) error) (first error) {
+	var wg sync.WaitGroup
+	var once sync.Once
+	for worker := range n {
+		wg.Go(func() {
+			if err := f(worker); err != nil {
+				once.Do(func() { first = err })
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}

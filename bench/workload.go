@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+)
+
+// A workload is one thing to measure for several peers.
+type workload struct {
+	name  string
+	title string
+	// durability is what every peer of the row promises.
+	durability string
+	peers      []string
+	// size is that of the source file the workload reads, 0 for none.
+	size int64
+	// store names the prepared store that all rounds, and other workloads of
+	// the same store, share. Without one, each round gets an empty directory.
+	store   string
+	prepare func(c *child) error
+	run     func(c *child) error
+	// rounds is how often to run it, if not as often as the others.
+	rounds   int
+	measures []measure
+}
+
+// A measure is one row of a workload in the table.
+type measure struct {
+	name   string
+	format func(float64) string
+	value  func(result) float64
+}
+
+var (
+	elapsed  = measure{"time", formatSeconds, func(r result) float64 { return r.Seconds }}
+	perOp    = measure{"time per read", formatSeconds, func(r result) float64 { return r.Seconds / float64(r.Ops) }}
+	peakRSS  = measure{"peak RSS", formatBytes, func(r result) float64 { return float64(r.PeakRSS) }}
+	fileSize = measure{"on disk", formatBytes, func(r result) float64 { return float64(r.FileBytes) }}
+)
+
+// extra is a measure that the workload puts into its result under its name.
+func extra(name string, format func(float64) string) measure {
+	return measure{name, format, func(r result) float64 { return r.Extra[name] }}
+}
+
+// allWorkloads lists the workloads in the order of the table.
+func allWorkloads(s sizes) []workload {
+	list := []workload{
+		addFile("add-big", s.Big),
+		addSmall(s.Small),
+		readSeq(s.Big),
+		readRandom(s.Big, 1),
+		readRandom(s.Big, 4),
+		openStore("open-few", s.Few),
+		openStore("open-many", s.Many),
+	}
+	return list
+}
+
+// workloads returns those that -only selects at least one peer of.
+func (cfg *config) workloads() []workload {
+	list := allWorkloads(cfg.sizes)
+	if cfg.rss4 {
+		large := addFile("add-rss4", 4*cfg.Big)
+		large.rounds = 1
+		list = append(list, large)
+	}
+	return slices.DeleteFunc(list, func(w workload) bool { return len(cfg.peers(w)) == 0 })
+}
+
+// peers returns the peers of a workload that -only selects.
+func (cfg *config) peers(w workload) []string {
+	return slices.DeleteFunc(slices.Clone(w.peers), func(peer string) bool {
+		return !cfg.only.MatchString(w.name + "/" + peer)
+	})
+}
+
+// findWorkload returns the named workload.
+func findWorkload(s sizes, name string) (workload, error) {
+	all := append(allWorkloads(s), addFile("add-rss4", 4*s.Big))
+	for _, w := range all {
+		if w.name == name {
+			return w, nil
+		}
+	}
+	return workload{}, fmt.Errorf("no workload %q", name)
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/cairnstore/cairn"
+)
+
+// copySize is how much of a range is read at once. At its ends groups may be
+// verified a second time, so it is many of them.
+const copySize = 1 << 20
+
+type getCmd struct {
+	Hash   cairn.Hash `arg:"" name:"hash" help:"The blob."`
+	Output *string    `name:"output" short:"o" placeholder:"FILE" help:"Write to FILE, which is replaced once all is there."`
+	Offset int64      `name:"offset" placeholder:"N" help:"Skip the first N bytes."`
+	Length *int64     `name:"length" placeholder:"N" help:"Stop after N bytes."`
+}
+
+// Validate is called by the parser.
+func (c *getCmd) Validate() error {
+	if c.Offset < 0 {
+		return errors.New("--offset must not be negative")
+	}
+	if c.Length != nil && *c.Length < 0 {
+		return errors.New("--length must not be negative")
+	}
+	return validOutput(c.Output)
+}
+
+func (c *getCmd) Run(ctx context.Context, a *app) (err error) {
+	store, err := a.openReading(ctx)
+	if err != nil {
+		return err
+	}
+	defer closing(store, &err)
+	switch {
+	case c.Output == nil:
+		return c.write(ctx, store, a.out)
+	case c.Offset == 0 && c.Length == nil:
+		return c.export(ctx, store, a)
+	default:
+		return replaceFile(*c.Output, func(w io.Writer) error {
+			return c.write(ctx, store, w)
+		})
+	}
+}
+
+// export writes the whole blob to the file.
+func (c *getCmd) export(ctx context.Context, store *cairn.Store, a *app) error {
+	target, err := outputTarget(*c.Output)
+	if err != nil {
+		return err
+	}
+	opts := &cairn.ExportOptions{}
+	if status, err := store.Status(ctx, c.Hash); err == nil && a.terminal {
+		bar := newMeter(a.err, status.Size)
+		defer bar.finish()
+		opts.Progress = bar.at
+	}
+	return store.Export(ctx, c.Hash, target, opts)
+}
+
+// write writes the chosen range of the blob. Like pread, it finds nothing
+// behind the end.
+func (c *getCmd) write(ctx context.Context, store *cairn.Store, w io.Writer) error {
+	blob, err := store.Blob(ctx, c.Hash)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	if _, err := blob.Seek(c.Offset, io.SeekStart); err != nil {
+		return err
+	}
+	if c.Length == nil {
+		_, err = blob.WriteTo(w)
+		return err
+	}
+	// Hidden in a struct, w cannot bring a smaller buffer of its own.
+	_, err = io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(blob, *c.Length), make([]byte, copySize))
+	return err
+}

@@ -1,0 +1,85 @@
+package cairn
+
+import (
+	"context"
+
+	"zombiezen.com/go/sqlite"
+)
+
+// Exported for the tests of package cairn_test.
+var (
+	MapSQLite   = mapSQLite
+	PrefixRange = prefixRange
+	Queries     = queries
+	Migrations  = migrations
+)
+
+const (
+	WALLimit        = walLimit
+	CheckpointBytes = checkpointBytes
+	BatchBytes      = batchBytes
+	QueueBytes      = queueBytes
+	SegmentSize     = segmentSize
+	DropGroups      = dropGroups
+	GroupBits       = groupBits
+	PageSize        = pageSize
+	ApplicationID   = applicationID
+)
+
+// OnWriter runs f as a request of its own.
+func (s *Store) OnWriter(ctx context.Context, f func(conn *sqlite.Conn) error) error {
+	return s.write(ctx, 0, f)
+}
+
+// Exec runs one statement on the writing connection.
+func (s *Store) Exec(ctx context.Context, text string) error {
+	return s.write(ctx, 0, func(conn *sqlite.Conn) error { return execText(conn, text) })
+}
+
+// BreakSync makes every further sync of the WAL fail.
+func (s *Store) BreakSync() error { return s.writer.wal.close() }
+
+// Swept waits until what a crash left has been removed.
+func (s *Store) Swept() { <-s.swept }
+
+// IdleReaders returns how many reading connections are not in use.
+func (s *Store) IdleReaders() int {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	return len(s.pool.idle)
+}
+
+// Guarded returns how many hashes are protected.
+func (s *Store) Guarded() int {
+	s.guard.mu.Lock()
+	defer s.guard.mu.Unlock()
+	return len(s.guard.entries)
+}
+
+// QueryPlan returns SQLite's plan for one of the queries.
+func (s *Store) QueryPlan(ctx context.Context, name string) (plan []string, err error) {
+	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
+		stmt, _, err := conn.PrepareTransient("explain query plan " + queries[name])
+		if err != nil {
+			return err
+		}
+		defer stmt.Finalize()
+		for {
+			found, err := stmt.Step()
+			if err != nil || !found {
+				return err
+			}
+			plan = append(plan, stmt.GetText("detail"))
+		}
+	})
+	return plan, err
+}
+
+// SchemaObjects returns the SQL of the database's schema.
+func (s *Store) SchemaObjects(ctx context.Context) (objects map[string]string, err error) {
+	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
+		objects, err = schemaObjects(conn)
+		return err
+	})
+	return objects, err
+}

@@ -220,9 +220,12 @@ type Blob struct {
 	size  int64
 	close func()
 
-	pos int64
+	// For the goroutine that uses Read, Seek and WriteTo.
+	pos          int64
+	current      *[bao.GroupSize]byte // verified, if not nil
+	currentGroup int64
 
-	mu     sync.RWMutex
+	mu     sync.RWMutex // held for reading during each ReadAt
 	closed bool
 }
 
@@ -300,6 +303,9 @@ func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	defer b.mu.RUnlock()
 	if b.closed {
 		return 0, fmt.Errorf("read blob %v: %w", b.hash, ErrClosed)
+	}
+	if err := b.s.pool.open(); err != nil {
+		return 0, fmt.Errorf("read blob %v: %w", b.hash, err)
 	}
 	atEnd := off >= b.size || int64(len(p)) > b.size-off
 	if off >= b.size {
@@ -428,10 +434,15 @@ func (b *Blob) damaged(group int64, err error) error {
 	}
 }
 
-// Read implements [io.Reader].
+// Read implements [io.Reader]. Reads shorter than a group are served from the
+// last group that was verified, so that a reader of small pieces does not have
+// it verified for each.
 func (b *Blob) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if len(p) < bao.GroupSize && b.pos < b.size {
+		return b.readShort(p)
 	}
 	n, err := b.ReadAt(p, b.pos)
 	b.pos += int64(n)
@@ -439,6 +450,27 @@ func (b *Blob) Read(p []byte) (int, error) {
 		err = nil
 	}
 	return n, err
+}
+
+// readShort reads from the group at the position, which is inside the blob.
+func (b *Blob) readShort(p []byte) (int, error) {
+	group := b.pos / bao.GroupSize
+	start := group * bao.GroupSize
+	if b.current == nil || b.currentGroup != group {
+		if b.current == nil {
+			b.current = new([bao.GroupSize]byte)
+		}
+		b.currentGroup = -1
+		if _, err := b.ReadAt(b.current[:bao.GroupLen(b.size, group)], start); err != nil {
+			return 0, err
+		}
+		b.currentGroup = group
+	} else if _, err := b.ReadAt(nil, b.pos); err != nil {
+		return 0, err // closed meanwhile
+	}
+	n := copy(p, b.current[b.pos-start:bao.GroupLen(b.size, group)])
+	b.pos += int64(n)
+	return n, nil
 }
 
 // Seek implements [io.Seeker]. A position before the start is an error, one

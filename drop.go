@@ -20,9 +20,13 @@ const dropGroups = 1024
 // further ones before Delete returns; what a crash in between leaves, the next
 // Open frees.
 func (s *Store) Delete(ctx context.Context, hash Hash) error {
-	defer s.guard.dropped(hash)
 	var id int64
-	small := false
+	began, small := false, false
+	defer func() {
+		if began {
+			s.guard.dropped(hash)
+		}
+	}()
 	err := s.write(ctx, 0, func(conn *sqlite.Conn) error {
 		blob, err := findBlob(conn, hash)
 		if err != nil {
@@ -34,6 +38,7 @@ func (s *Store) Delete(ctx context.Context, hash Hash) error {
 		if err := s.guard.drop(hash); err != nil {
 			return err
 		}
+		began = true
 		id = blob.id
 		if small = bao.Groups(blob.Size) <= dropGroups; small {
 			return removeBlob(conn, id)

@@ -83,3 +83,12 @@ func (s *Store) SchemaObjects(ctx context.Context) (objects map[string]string, e
 	})
 	return objects, err
 }
+
+// Count returns the number of a table's rows.
+func (s *Store) Count(ctx context.Context, table string) (n int64, err error) {
+	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
+		n, err = queryInt(conn, "select count(*) from "+table)
+		return err
+	})
+	return n, err
+}

@@ -80,7 +80,7 @@ func (g *guard) drop(h Hash) error {
 	return nil
 }
 
-// dropped ends a deletion, done or not, that drop may have begun.
+// dropped ends a deletion, done or not, that drop has begun.
 func (g *guard) dropped(h Hash) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

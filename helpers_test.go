@@ -109,3 +109,13 @@ func sql(t testing.TB, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// count returns the number of a table's rows.
+func count(t testing.TB, s *cairn.Store, table string) int64 {
+	t.Helper()
+	n, err := s.Count(t.Context(), `"`+table+`"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

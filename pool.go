@@ -325,10 +325,8 @@ func defaultReaders() int { return max(4, 2*runtime.GOMAXPROCS(0)) }
 // was acknowledged before the call. It must be put back. It waits while all
 // are taken, until ctx is done.
 func (p *pool) take(ctx context.Context) (*reader, error) {
-	select {
-	case <-p.closing:
-		return nil, ErrClosed
-	default:
+	if err := p.open(); err != nil {
+		return nil, err
 	}
 	select {
 	case p.slots <- struct{}{}:
@@ -349,6 +347,16 @@ func (p *pool) take(ctx context.Context) (*reader, error) {
 		return nil, mapSQLite(err)
 	}
 	return r, nil
+}
+
+// open returns ErrClosed once close has been called.
+func (p *pool) open() error {
+	select {
+	case <-p.closing:
+		return ErrClosed
+	default:
+		return nil
+	}
 }
 
 func (p *pool) pop() (*reader, error) {

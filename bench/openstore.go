@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
@@ -54,7 +55,7 @@ func openStore(name string, n int) workload {
 	}
 }
 
-func (c *child) openStore(n int) error {
+func (c *child) openStore(n int) (err error) {
 	if err := c.start(); err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (c *child) openStore(n int) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	c.Seconds = time.Since(c.started).Seconds()
 	debug.FreeOSMemory() // garbage of the opening is not what a store costs
 	c.Extra[rssAfterOpen] = float64(rss().now)

@@ -66,7 +66,8 @@ func newParser(g *grammar, w io.Writer) *kong.Kong {
 // help has been printed to help.
 func parse(args []string, help io.Writer) (*command, error) {
 	var g grammar
-	parsed, err := newParser(&g, help).Parse(args)
+	k := newParser(&g, help)
+	parsed, err := k.Parse(flagsLast(k.Model, args))
 	if errors.Is(err, errHelp) {
 		return nil, errHelp
 	}

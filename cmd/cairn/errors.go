@@ -40,7 +40,12 @@ func newUsageError(err error) error {
 	return &usageError{what, err}
 }
 
-func (e *usageError) Error() string { return e.what + ": " + e.err.Error() }
+// Error names the command once: the parser does so for some errors.
+func (e *usageError) Error() string {
+	prefix := e.what + ": "
+	return prefix + strings.TrimPrefix(e.err.Error(), prefix)
+}
+
 func (e *usageError) Unwrap() error { return e.err }
 
 // exitStatus returns the exit status for an error.

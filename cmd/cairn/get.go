@@ -36,31 +36,46 @@ func (c *getCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	switch {
-	case c.Output == nil:
+	if c.Output == nil {
 		return c.write(ctx, store, a.out)
-	case c.Offset == 0 && c.Length == nil:
-		return c.export(ctx, store, a)
-	default:
-		return replaceFile(*c.Output, func(w io.Writer) error {
-			return c.write(ctx, store, w)
-		})
 	}
+	bar, err := c.meter(ctx, store, a)
+	if err != nil {
+		return err
+	}
+	defer bar.finish()
+	if c.Offset == 0 && c.Length == nil {
+		return c.export(ctx, store, bar)
+	}
+	return replaceFile(*c.Output, func(w io.Writer) error {
+		return c.write(ctx, store, io.MultiWriter(w, bar))
+	})
+}
+
+// meter returns a meter for what is going to be written, or nil if nobody
+// would see it.
+func (c *getCmd) meter(ctx context.Context, store *cairn.Store, a *app) (*meter, error) {
+	if !a.terminal {
+		return nil, nil
+	}
+	status, err := store.Status(ctx, c.Hash)
+	if err != nil {
+		return nil, err
+	}
+	total := max(0, status.Size-c.Offset)
+	if c.Length != nil {
+		total = min(total, *c.Length)
+	}
+	return newMeter(a.err, total), nil
 }
 
 // export writes the whole blob to the file.
-func (c *getCmd) export(ctx context.Context, store *cairn.Store, a *app) error {
+func (c *getCmd) export(ctx context.Context, store *cairn.Store, bar *meter) error {
 	target, err := outputTarget(*c.Output)
 	if err != nil {
 		return err
 	}
-	opts := &cairn.ExportOptions{}
-	if status, err := store.Status(ctx, c.Hash); err == nil && a.terminal {
-		bar := newMeter(a.err, status.Size)
-		defer bar.finish()
-		opts.Progress = bar.at
-	}
-	return store.Export(ctx, c.Hash, target, opts)
+	return store.Export(ctx, c.Hash, target, &cairn.ExportOptions{Progress: bar.at})
 }
 
 // write writes the chosen range of the blob. Like pread, it finds nothing

@@ -76,6 +76,7 @@ func (s *Store) add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTa
 	if s.writer == nil {
 		return nil, ErrReadOnly
 	}
+	defer s.dropLeftovers(ctx)
 	buf := segments.Get().(*[segmentSize]byte)
 	n, err := readSegment(ctx, r, buf)
 	if err == nil { // not the end: there is more than one segment
@@ -249,7 +250,7 @@ func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]b
 	a.builder.Emit = collectTiles(&a.tiles)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.abandon())
+			a.abandon()
 		}
 	}()
 	for buf, n, end := first, segmentSize, error(nil); ; {
@@ -378,27 +379,22 @@ func (a *largeAdd) publish() (Hash, error) {
 		}
 		return insertTiles(conn, a.id, a.tiles)
 	})
-	if err == nil && known {
-		err = a.s.dropHidden(context.WithoutCancel(a.ctx), a.id)
-	}
 	if err != nil {
 		a.s.guard.release(hash)
 		return Hash{}, err
+	}
+	if known {
+		a.s.discard(a.ctx, a.id)
 	}
 	return hash, nil
 }
 
 // abandon removes what has been written of a blob that will not be.
-func (a *largeAdd) abandon() error {
+func (a *largeAdd) abandon() {
 	for len(a.pending) > 0 {
 		a.settle() // the add has failed already; this only waits
 	}
-	if a.id == 0 {
-		return nil
+	if a.id != 0 {
+		a.s.discard(a.ctx, a.id)
 	}
-	err := a.s.dropHidden(context.WithoutCancel(a.ctx), a.id)
-	if errors.Is(err, ErrClosed) {
-		return nil // the next Open removes it
-	}
-	return err
 }

@@ -332,7 +332,12 @@ func (b *batch) execute() (committed []*request) {
 		if !b.w.conn.AutocommitEnabled() {
 			exec(b.w.conn.Prep("rollback"))
 		}
-		answer(b.done, mapSQLite(fmt.Errorf("commit: %w", err)))
+		err = mapSQLite(fmt.Errorf("commit: %w", err))
+		if errors.Is(err, ErrFull) && b.w.ckpt != nil {
+			// What the WAL holds already may be room for the next batch.
+			b.w.ckpt.catchUp()
+		}
+		answer(b.done, err)
 		return nil
 	}
 	return b.done

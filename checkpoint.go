@@ -114,6 +114,12 @@ func (c *checkpointer) wrote(bytes int64, requests int) {
 		}
 		return
 	}
+	c.catchUp()
+}
+
+// catchUp moves the whole WAL into the database and waits for that, so that
+// the WAL starts again from its beginning. The writer calls it.
+func (c *checkpointer) catchUp() {
 	if c.running {
 		c.took(<-c.reply)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
@@ -52,11 +53,40 @@ func (s *Store) Delete(ctx context.Context, hash Hash) error {
 		if !small {
 			err = s.dropHidden(context.WithoutCancel(ctx), id)
 		}
+		s.dropLeftovers(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("delete %v: %w", hash, err)
 	}
 	return nil
+}
+
+// leftovers are hidden blobs that could not be removed when they should have
+// been, because the disk was full.
+type leftovers struct {
+	mu  sync.Mutex
+	ids []int64
+}
+
+// discard removes a hidden blob now or, if there is no room to do it, after a
+// later change has succeeded, or at the next Open.
+func (s *Store) discard(ctx context.Context, id int64) {
+	if err := s.dropHidden(context.WithoutCancel(ctx), id); err != nil {
+		s.leftovers.mu.Lock()
+		s.leftovers.ids = append(s.leftovers.ids, id)
+		s.leftovers.mu.Unlock()
+	}
+}
+
+// dropLeftovers tries again to remove the leftovers. What fails stays one.
+func (s *Store) dropLeftovers(ctx context.Context) {
+	s.leftovers.mu.Lock()
+	ids := s.leftovers.ids
+	s.leftovers.ids = nil
+	s.leftovers.mu.Unlock()
+	for _, id := range ids {
+		s.discard(ctx, id)
+	}
 }
 
 // removeBlob removes a blob and all its rows.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 )
 
 // Exported for the tests of package cairn_test.
@@ -29,6 +30,11 @@ const (
 // OnWriter runs f as a request of its own.
 func (s *Store) OnWriter(ctx context.Context, f func(conn *sqlite.Conn) error) error {
 	return s.write(ctx, 0, f)
+}
+
+// ExecScript runs statements on the writing connection.
+func (s *Store) ExecScript(ctx context.Context, text string) error {
+	return s.write(ctx, 0, func(conn *sqlite.Conn) error { return sqlitex.ExecuteScript(conn, text, nil) })
 }
 
 // Exec runs one statement on the writing connection.

@@ -66,6 +66,8 @@ type Store struct {
 	tiles  tileCache
 	guard  guard
 
+	leftovers leftovers
+
 	// tempDir is the directory to remove on Close, for a temporary store.
 	tempDir string
 

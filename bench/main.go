@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return err
 }
 
-// Sizes say how much each workload does.
+// sizes say how much each workload does.
 type sizes struct {
 	Big   int64 // bytes of the large blob
 	Small int   // blobs of 4 KiB to add

@@ -79,12 +79,16 @@ func (c *child) openStore(n int) (err error) {
 // timeAdds adds blobs that no earlier round has added.
 func (c *child) timeAdds(s store, n int) error {
 	seconds := make([]float64, c.Sizes.Adds)
+	put := s.Put
+	if s, ok := s.(lonePutter); ok {
+		put = s.PutAlone
+	}
 	content := make([]byte, tinySize)
 	for i := range seconds {
 		fill(content, n+c.Round*c.Sizes.Adds+i)
 		key := hashOf(content)
 		start := time.Now()
-		if err := s.Put(key, content); err != nil {
+		if err := put(key, content); err != nil {
 			return err
 		}
 		seconds[i] = time.Since(start).Seconds()

@@ -34,6 +34,12 @@ type fileAdder interface {
 	AddFile(path string) error
 }
 
+// A lonePutter is a store whose Put waits for company. PutAlone is as durable,
+// and for callers who know that they are alone.
+type lonePutter interface {
+	PutAlone(key, value []byte) error
+}
+
 // A settler is a store that can bring its files into the shape that they are
 // best read in. It is done to prepared stores, in the peers' favour.
 type settler interface {
@@ -62,13 +68,14 @@ const (
 	looseFiles  = "files-nodirsync"
 	checkedFile = "files-checked"
 	bboltPeer   = "bbolt"
+	tunedBbolt  = "bbolt-tuned"
 	pebblePeer  = "pebble"
 	badgerPeer  = "badger"
 	sqlitePeer  = "sqlite"
 )
 
 var (
-	peerNames = []string{cairnPeer, filesPeer, looseFiles, checkedFile, bboltPeer, pebblePeer, badgerPeer, sqlitePeer}
+	peerNames = []string{cairnPeer, filesPeer, looseFiles, checkedFile, bboltPeer, tunedBbolt, pebblePeer, badgerPeer, sqlitePeer}
 	databases = []string{bboltPeer, pebblePeer, badgerPeer, sqlitePeer}
 )
 
@@ -76,7 +83,8 @@ var openers = map[string]func(dir string) (store, error){
 	cairnPeer:  openCairn,
 	filesPeer:  func(dir string) (store, error) { return openFiles(dir, true) },
 	looseFiles: func(dir string) (store, error) { return openFiles(dir, false) },
-	bboltPeer:  openBolt,
+	bboltPeer:  func(dir string) (store, error) { return openBolt(dir, 0) },
+	tunedBbolt: func(dir string) (store, error) { return openBolt(dir, smallConns) },
 	pebblePeer: openPebble,
 	badgerPeer: openBadger,
 	sqlitePeer: openSQLite,

@@ -11,9 +11,13 @@ import (
 // with NoSync, a power loss during a load could damage the file.
 type boltStore struct{ db *bbolt.DB }
 
+var _ lonePutter = (*boltStore)(nil)
+
 var bucketName = []byte("blob")
 
-func openBolt(dir string) (store, error) {
+// openBolt opens the database. Put waits for as many callers as batch says, or
+// as bbolt does by default if that is 0: 1,000, and never longer than 10 ms.
+func openBolt(dir string, batch int) (store, error) {
 	db, err := bbolt.Open(filepath.Join(dir, "bolt.db"), 0o600, nil)
 	if err != nil {
 		return nil, err
@@ -25,15 +29,22 @@ func openBolt(dir string) (store, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	if batch > 0 {
+		db.MaxBatchSize = batch
+	}
 	return &boltStore{db}, nil
 }
 
-// Put joins the transactions of concurrent callers, with bbolt's defaults: at
-// most 1,000 of them, after at most 10 ms.
+// Put joins the transactions of concurrent callers.
 func (s *boltStore) Put(key, value []byte) error {
 	return s.db.Batch(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketName).Put(key, value)
 	})
+}
+
+// PutAlone does not wait for others to join.
+func (s *boltStore) PutAlone(key, value []byte) error {
+	return s.Write([]entry{{key, value}})
 }
 
 func (s *boltStore) Write(batch []entry) error {

@@ -47,8 +47,8 @@ func writeTable(w io.Writer, cfg *config, all []measured) error {
 
 // notes tell what the columns mean.
 const notes = `Below 1 in the last column, Cairn takes less. Only cairn and files-checked verify what they read.
-Peak RSS counts the resident pages of mapped files, which bbolt and badger read and write by.
-"On disk" is what the file system has allocated after the store was closed.
+Peak RSS counts the program, with all peers linked in, and the resident pages of mapped files, by which bbolt and badger read and write.
+"On disk" is what the file system has allocated after the store was closed, preallocated logs of pebble included.
 `
 
 // header names what the numbers were taken on.

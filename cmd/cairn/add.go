@@ -52,7 +52,7 @@ func (c *addCmd) Run(ctx context.Context, a *app) (err error) {
 	defer closing(store, &err)
 	ad := adder{app: a, store: store, own: ownFiles(a.db)}
 	if a.terminal {
-		ad.meter = newMeter(a.err, totalSize(c.Paths))
+		ad.meter = newMeter(a.err, ad.totalSize(c.Paths))
 		defer ad.meter.finish()
 	}
 	for _, path := range c.Paths {
@@ -139,4 +139,24 @@ func (ad *adder) isOwn(path string) bool {
 		ownInfo, err := os.Stat(own)
 		return err == nil && os.SameFile(info, ownInfo)
 	})
+}
+
+// totalSize returns the size of all files that the arguments name, or -1 if
+// that cannot be known. What cannot be read does not count: the add says so
+// when it comes to it.
+func (ad *adder) totalSize(args []string) (total int64) {
+	if slices.Contains(args, stdinPath) {
+		return -1
+	}
+	for _, arg := range args {
+		for path, err := range files(arg) {
+			if err != nil || ad.isOwn(path) {
+				continue
+			}
+			if info, err := os.Stat(path); err == nil {
+				total += info.Size()
+			}
+		}
+	}
+	return total
 }

@@ -68,23 +68,3 @@ func pathName(entry fs.DirEntry) string {
 	}
 	return entry.Name()
 }
-
-// totalSize returns the size of all files that the arguments name, or -1 if
-// that cannot be known. What cannot be read does not count: the add says so
-// when it comes to it.
-func totalSize(args []string) (total int64) {
-	if slices.Contains(args, stdinPath) {
-		return -1
-	}
-	for _, arg := range args {
-		for path, err := range files(arg) {
-			if err != nil {
-				continue
-			}
-			if info, err := os.Stat(path); err == nil {
-				total += info.Size()
-			}
-		}
-	}
-	return total
-}

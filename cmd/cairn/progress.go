@@ -23,6 +23,7 @@ func newMeter(w io.Writer, total int64) *meter {
 	return &meter{bar: progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(w),
 		progressbar.OptionShowBytes(true),
+		progressbar.OptionShowCount(),
 		progressbar.OptionShowTotalBytes(true),
 		progressbar.OptionUseIECUnits(true),
 		progressbar.OptionThrottle(65*time.Millisecond),

@@ -169,7 +169,7 @@ func (c canceller) Write(p []byte) (int, error) {
 }
 
 func TestInterruptedGet(t *testing.T) {
-	db, hash := fill(t, 5<<20)
+	db, hash := fill(t, 40<<20)
 	if err := os.WriteFile("old", []byte("old"), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestInterruptedGet(t *testing.T) {
 		{"get", hash, "-o", "old"},
 		{"get", hash, "-o", "old", "--offset", "1"},
 		{"get", hash, "-o", "new"},
-		{"get", hash, "-o", "new", "--length", "5000000"},
+		{"get", hash, "-o", "new", "--length", "40000000"},
 	} {
 		ctx, cancel := context.WithCancel(context.Background())
 		var out bytes.Buffer
@@ -202,7 +202,7 @@ func TestProgress(t *testing.T) {
 	}{
 		{[]string{"add", "content"}, "3.0/3.0 MiB"},
 		{[]string{"add", "content", "content"}, "6.0/6.0 MiB"},
-		{[]string{"add", "content", "-"}, "3.0 MiB"},
+		{[]string{"add", "content", "-"}, " MiB, "},
 		{[]string{"get", hash, "-o", "new"}, "3.0/3.0 MiB"},
 		{[]string{"get", hash, "-o", "new", "--offset", "1048576"}, "2.0/2.0 MiB"},
 	} {

@@ -133,7 +133,9 @@ func scriptHold(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // A fatal is a *testing.T or a *testscript.TestScript.
-type fatal interface{ Fatalf(format string, args ...any) }
+type fatal interface {
+	Fatalf(format string, args ...any)
+}
 
 // startHolder starts an add that has added one file and waits for standard
 // input, and so keeps the database open until that is closed.
@@ -156,4 +158,3 @@ func startHolder(t fatal, db, file string) (*exec.Cmd, io.Closer) {
 	}
 	return cmd, stdin
 }
-

@@ -241,6 +241,7 @@ type largeAdd struct {
 	tiles   []tile // complete, not yet handed to the writer
 	size    int64
 	id      int64 // set by the first request; read when that is answered
+	epoch   int   // the writer's, at the first request; used by the writer
 	pending []*request
 }
 
@@ -303,7 +304,7 @@ func (a *largeAdd) segment(buf *[segmentSize]byte, n int) error {
 // enqueue hands a lazy step to the writer. Its buffer goes back for reuse when
 // the step is settled.
 func (a *largeAdd) enqueue(cost int64, run func(conn *sqlite.Conn) error, buf *[segmentSize]byte) error {
-	req := &request{ctx: a.ctx, run: run, cost: cost + requestOverhead, lazy: true, done: make(chan error, 1), buf: buf}
+	req := &request{ctx: a.ctx, run: run, cost: cost + requestOverhead, lazy: true, bulk: a.size > bulkMin, done: make(chan error, 1), buf: buf}
 	if err := a.s.writer.enqueue(req); err != nil {
 		return err
 	}
@@ -328,7 +329,7 @@ func (a *largeAdd) stage(conn *sqlite.Conn, first bool) error {
 		}
 		return err
 	}
-	a.id = a.s.newID()
+	a.id, a.epoch = a.s.newID(), a.s.writer.epoch
 	stmt := prep(conn, "blob_stage")
 	stmt.SetInt64(":id", a.id)
 	stmt.SetInt64(":now", time.Now().UnixNano())
@@ -365,6 +366,9 @@ func (a *largeAdd) publish() (Hash, error) {
 	}
 	known := false
 	err = a.s.write(a.ctx, 0, func(conn *sqlite.Conn) (err error) {
+		if w := a.s.writer; w.epoch != a.epoch {
+			return fmt.Errorf("%w: %w", errStaging, w.epochErr)
+		}
 		now := time.Now().UnixNano()
 		if known, err = touchBlob(conn, hash, now); known || err != nil {
 			return err

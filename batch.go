@@ -55,6 +55,7 @@ type request struct {
 	// lazy requests are answered when committed, before the commit is
 	// durable: the steps of a change whose last step is not lazy.
 	lazy bool
+	bulk bool               // lazy, and one of a long row of them: see bulk.go
 	buf  *[segmentSize]byte // given back by the waiter, if not nil
 
 	claimed atomic.Bool // by the writer, to run it, or by its cancelled waiter
@@ -81,6 +82,13 @@ type writer struct {
 	// for writing to set closed: so nothing is queued after the queue's end.
 	closeMu sync.RWMutex
 	closed  bool
+
+	// epoch counts the bulk transactions that were lost after their requests
+	// had been answered; epochErr tells why the last one was. Used by run
+	// only.
+	epoch    int
+	epochErr error
+	bulkRest int64 // bytes to write before bulk mode is tried again
 
 	// failed is set once the outcome of a sync is unknown: what SQLite then
 	// shows as committed may be gone after a power loss, so nothing more is
@@ -188,21 +196,37 @@ func (w *writer) close() error {
 func (w *writer) run() {
 	defer close(w.synced)
 	for req := range w.queue {
-		batch := batch{w: w, began: time.Now(), full: time.After(batchAge)}
-		batch.add(req)
-		committed := batch.execute()
-		if len(committed) == 0 {
-			continue
+		if req.bulk {
+			req = w.runBulk(req)
 		}
-		w.pool.commits.Add(1)
-		counters.batches.Add(1)
-		counters.requests.Add(int64(len(committed)))
-		counters.bytes.Add(batch.bytes)
-		w.synced <- committed
-		if w.ckpt != nil {
-			w.ckpt.wrote(batch.bytes, len(committed))
+		if req != nil {
+			w.runBatch(req)
 		}
 	}
+}
+
+// runBatch commits a batch that begins with first.
+func (w *writer) runBatch(first *request) {
+	batch := batch{w: w, began: time.Now(), full: time.After(batchAge)}
+	batch.add(first)
+	committed := batch.execute()
+	if len(committed) == 0 {
+		return
+	}
+	w.count(len(committed), batch.bytes)
+	w.synced <- committed
+	if w.ckpt != nil {
+		w.ckpt.wrote(batch.bytes, len(committed))
+	}
+}
+
+// count notes a commit.
+func (w *writer) count(requests int, bytes int64) {
+	w.pool.commits.Add(1)
+	w.bulkRest -= bytes
+	counters.batches.Add(1)
+	counters.requests.Add(int64(requests))
+	counters.bytes.Add(bytes)
 }
 
 // A batch is the requests of one transaction, in the making. The writer's

@@ -28,7 +28,7 @@ const (
 // A checkpointer moves committed pages from the WAL to the database, on a
 // connection and a goroutine of its own, so that it overlaps with the writer.
 type checkpointer struct {
-	conn  *sqlite.Conn // used by loop only
+	conn  *sqlite.Conn // used by loop; by the writer while that is waiting
 	pool  *pool
 	kick  chan bool // true: catch up completely, the writer is waiting
 	reply chan walState
@@ -48,21 +48,33 @@ type walState struct {
 }
 
 func newCheckpointer(p *pool) (*checkpointer, error) {
-	conn, err := p.loc.open(readerCacheKiB)
-	if err != nil {
-		return nil, err
-	}
-	conn.SetBusyTimeout(checkpointPatience)
 	c := &checkpointer{
-		conn:  conn,
 		pool:  p,
 		kick:  make(chan bool, 1),
 		reply: make(chan walState, 1),
 		ended: make(chan struct{}),
 		next:  checkpointBytes,
 	}
+	if err := c.open(); err != nil {
+		return nil, err
+	}
 	go pprof.Do(context.Background(), pprof.Labels("cairn", "checkpoint"), func(context.Context) { c.loop() })
 	return c, nil
+}
+
+func (c *checkpointer) open() (err error) {
+	if c.conn, err = c.pool.loc.open(readerCacheKiB); err == nil {
+		c.conn.SetBusyTimeout(checkpointPatience)
+	}
+	return err
+}
+
+// suspend closes the connection until open is called again. The writer calls
+// both, and gives no work in between.
+func (c *checkpointer) suspend() error {
+	c.catchUp()
+	c.estimate, c.next = 0, checkpointBytes
+	return c.conn.Close()
 }
 
 func (c *checkpointer) loop() {

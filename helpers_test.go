@@ -2,10 +2,12 @@ package cairn_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -118,4 +120,55 @@ func count(t testing.TB, s *cairn.Store, table string) int64 {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// makeImage writes the compressed image of a small database, once: an image
+// of a version that has landed is never written again.
+func makeImage(t *testing.T, name string) {
+	t.Helper()
+	if _, err := os.Stat(name); err == nil {
+		return
+	}
+	path := tempPath(t)
+	s, err := cairn.Open(t.Context(), path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range imageBlobs {
+		add(t, s, b)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	image, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	w.Write(image)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, buf.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func gunzip(t *testing.T, name string) []byte {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

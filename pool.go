@@ -304,6 +304,7 @@ type pool struct {
 	commits atomic.Uint64 // counted by the writer after each commit
 	slots   chan struct{} // one token for each connection that is taken
 	closing chan struct{} // closed by close
+	wanted  chan struct{} // holds a token when a taker had to wait
 
 	mu   sync.Mutex
 	idle []*reader // last used on top, so that few caches stay warm
@@ -315,6 +316,7 @@ func newPool(loc location, size int) *pool {
 		keepTx:  !loc.readOnly && !loc.memory,
 		slots:   make(chan struct{}, size),
 		closing: make(chan struct{}),
+		wanted:  make(chan struct{}, 1),
 	}
 }
 
@@ -328,12 +330,8 @@ func (p *pool) take(ctx context.Context) (*reader, error) {
 	if err := p.open(); err != nil {
 		return nil, err
 	}
-	select {
-	case p.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-p.closing:
-		return nil, ErrClosed
+	if err := p.takeSlot(ctx); err != nil {
+		return nil, err
 	}
 	r, err := p.pop()
 	if err == nil {
@@ -347,6 +345,60 @@ func (p *pool) take(ctx context.Context) (*reader, error) {
 		return nil, mapSQLite(err)
 	}
 	return r, nil
+}
+
+func (p *pool) takeSlot(ctx context.Context) error {
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case p.wanted <- struct{}{}:
+	default:
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-p.closing:
+		return ErrClosed
+	}
+}
+
+// suspend closes the connections if none is in use, and reports whether it
+// did. Then takers wait, having left a token in wanted, until resume.
+func (p *pool) suspend() bool {
+	select {
+	case <-p.wanted: // an old one
+	default:
+	}
+	for n := range cap(p.slots) {
+		select {
+		case p.slots <- struct{}{}:
+		default:
+			p.release(n)
+			return false
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.idle {
+		r.endTx()
+		r.Close()
+	}
+	p.idle = nil
+	return true
+}
+
+// resume lets takers go on.
+func (p *pool) resume() { p.release(cap(p.slots)) }
+
+func (p *pool) release(n int) {
+	for range n {
+		<-p.slots
+	}
 }
 
 // open returns ErrClosed once close has been called.

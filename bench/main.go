@@ -127,20 +127,21 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 			return nil, fmt.Errorf("-big: %w", err)
 		}
 	}
-	return cfg, cfg.checkProfile()
+	return cfg, cfg.checkSelection()
 }
 
-// checkProfile refuses profiles of more than one measurement: the last one
-// would overwrite the others.
-func (cfg *config) checkProfile() error {
-	if cfg.cpuprofile == "" && cfg.memprofile == "" {
-		return nil
-	}
+// checkSelection refuses to run nothing, and profiles of more than one
+// measurement: the last one would overwrite the others. Of several rounds, the
+// profile is of the last.
+func (cfg *config) checkSelection() error {
 	n := 0
 	for _, w := range cfg.workloads() {
 		n += len(cfg.peers(w))
 	}
-	if n != 1 {
+	switch profile := cfg.cpuprofile != "" || cfg.memprofile != ""; {
+	case n == 0:
+		return errors.New("-only selects nothing")
+	case n > 1 && profile:
 		return fmt.Errorf("-only selects %d measurements; a profile is of exactly one", n)
 	}
 	return nil

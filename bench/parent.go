@@ -52,9 +52,6 @@ func (p *parent) remove() {
 // the first one is returned with the results.
 func (p *parent) measureAll() (all []measured, first error) {
 	list := p.cfg.workloads()
-	if len(list) == 0 {
-		return nil, errors.New("-only selects nothing")
-	}
 	for i, w := range list {
 		m := measured{w, make(map[string][]result)}
 		err := p.measure(m)

@@ -74,6 +74,7 @@ type writer struct {
 	room     *semaphore.Weighted // queueBytes
 	ckpt     *checkpointer
 	wal      *walFile
+	db       *dbFile
 	synced   chan []*request // committed batches, to syncLoop
 	syncIdle chan syncResult // holds the last one while no sync is under way
 	finished sync.WaitGroup
@@ -96,10 +97,11 @@ type writer struct {
 	failed atomic.Pointer[error]
 }
 
-func newWriter(conn *sqlite.Conn, p *pool, durability Durability) (*writer, error) {
+func newWriter(conn *sqlite.Conn, p *pool, db *dbFile, durability Durability) (*writer, error) {
 	w := &writer{
 		conn:   conn,
 		pool:   p,
+		db:     db,
 		queue:  make(chan *request, 1024),
 		room:   semaphore.NewWeighted(queueBytes),
 		synced: make(chan []*request, 4),

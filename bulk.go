@@ -26,6 +26,9 @@ const (
 	bulkMin = 16 << 20
 	// bulkBatch ends a transaction in bulk mode.
 	bulkBatch = 64 << 20
+	// bulkWriteback is written before the kernel is told to begin with it, so
+	// that the disk works while the next part is being made.
+	bulkWriteback = 8 << 20
 	// bulkIdle without work ends bulk mode.
 	bulkIdle = 20 * time.Millisecond
 	// bulkRetry is how much is written before bulk mode is tried again, when
@@ -44,9 +47,11 @@ func (w *writer) runBulk(req *request) (next *request) {
 		w.bulkRest = bulkRetry
 		return req
 	}
+	behind := w.startWriteBehind()
+	defer behind.stop()
 	var err error
 	for req != nil && req.bulk && err == nil {
-		req, err = w.bulkTransaction(req)
+		req, err = w.bulkTransaction(req, behind)
 	}
 	if err != nil {
 		w.epoch++
@@ -120,7 +125,7 @@ func setJournal(conn *sqlite.Conn, mode string) (err error) {
 // returns the request after it, if there is one. Each request is answered when
 // it has been run, because its buffer is needed for the next one: if the
 // transaction is lost, the epoch tells those whose blobs have lost rows.
-func (w *writer) bulkTransaction(req *request) (next *request, err error) {
+func (w *writer) bulkTransaction(req *request, behind writeBehind) (next *request, err error) {
 	err = exec(w.conn.Prep("begin immediate"))
 	var bytes int64
 	requests := 0
@@ -131,6 +136,9 @@ func (w *writer) bulkTransaction(req *request) (next *request, err error) {
 				err = req.run(w.conn)
 			}
 			req.done <- mapSQLite(err)
+			if bytes/bulkWriteback < (bytes+req.cost)/bulkWriteback {
+				behind.kick()
+			}
 			bytes += req.cost
 			requests++
 		}
@@ -165,4 +173,34 @@ func (w *writer) nextBulk() *request {
 	case <-time.After(bulkIdle):
 		return nil
 	}
+}
+
+// A writeBehind is a goroutine that has the kernel begin to write the database.
+type writeBehind struct {
+	kicks chan struct{}
+	ended chan struct{}
+}
+
+func (w *writer) startWriteBehind() writeBehind {
+	b := writeBehind{kicks: make(chan struct{}, 1), ended: make(chan struct{})}
+	go func() {
+		defer close(b.ended)
+		for range b.kicks {
+			startWriteback(w.db.f)
+		}
+	}()
+	return b
+}
+
+// kick does not wait: one that is under way will see to it.
+func (b writeBehind) kick() {
+	select {
+	case b.kicks <- struct{}{}:
+	default:
+	}
+}
+
+func (b writeBehind) stop() {
+	close(b.kicks)
+	<-b.ended
 }

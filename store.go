@@ -63,6 +63,7 @@ type Store struct {
 	pool   *pool
 	writer *writer // nil if read-only
 	lock   *fileLock
+	file   *dbFile // nil in memory
 	tiles  tileCache
 	guard  guard
 
@@ -168,9 +169,17 @@ func (s *Store) openReadOnly(opts *Options) error {
 		return err
 	}
 	close(s.swept)
-	err := s.startReading(opts)
+	var err error
+	if s.file, err = openDBFile(s.loc.path); err != nil {
+		return err
+	}
+	err = s.startReading(opts)
+	if errors.Is(err, ErrReadOnly) && sqlite.ErrCode(err).ToPrimary() == sqlite.ResultReadOnly {
+		// A crash in bulk mode left a journal that has to be rolled back.
+		err = errors.Join(s.loc.recover(), s.startReading(opts))
+	}
 	if err == nil || isOurs(err) {
-		return diagnose(s.loc.path, err)
+		return diagnose(s.file, err)
 	}
 	// Without the right to make a -shm file, a database that nobody writes
 	// can still be read as it is.
@@ -178,7 +187,7 @@ func (s *Store) openReadOnly(opts *Options) error {
 		s.loc = s.loc.immutable()
 		err = s.startReading(opts)
 	}
-	return diagnose(s.loc.path, err)
+	return diagnose(s.file, err)
 }
 
 // startReading checks that the database is one of ours before the pool
@@ -205,10 +214,13 @@ func (s *Store) openReadWrite(ctx context.Context, opts *Options) (err error) {
 		if s.lock, err = lockFile(s.loc.path); err != nil {
 			return err
 		}
+		if s.file, err = openDBFile(s.loc.path); err != nil {
+			return err
+		}
 	}
 	conn, err := s.loc.openWriter(ctx)
 	if err != nil {
-		err = diagnose(s.loc.path, mapSQLite(err))
+		err = diagnose(s.file, mapSQLite(err))
 		if created {
 			err = errors.Join(err, os.Remove(s.loc.path))
 		}
@@ -219,7 +231,7 @@ func (s *Store) openReadWrite(ctx context.Context, opts *Options) (err error) {
 		return errors.Join(mapSQLite(err), conn.Close())
 	}
 	s.pool = newPool(s.loc, opts.readers())
-	if s.writer, err = newWriter(conn, s.pool, opts.Durability); err != nil {
+	if s.writer, err = newWriter(conn, s.pool, s.file, opts.Durability); err != nil {
 		return errors.Join(mapSQLite(err), s.pool.close(), conn.Close())
 	}
 	if !hidden {
@@ -286,6 +298,9 @@ func (s *Store) Close() error {
 
 func (s *Store) releaseFiles() error {
 	var errs []error
+	if s.file != nil {
+		errs = append(errs, s.file.release())
+	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.release())
 	}

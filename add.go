@@ -69,14 +69,20 @@ func (s *Store) Add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTa
 
 // AddBytes stores content as [Store.Add] does. It does not keep the slice.
 func (s *Store) AddBytes(ctx context.Context, content []byte, opts *AddOptions) (*TempTag, error) {
-	return s.Add(ctx, bytes.NewReader(content), opts)
+	if len(content) >= segmentSize || s.writer == nil {
+		return s.Add(ctx, bytes.NewReader(content), opts)
+	}
+	tag, err := s.addSmall(ctx, content, opts)
+	if err != nil {
+		return nil, fmt.Errorf("add: %w", err)
+	}
+	return tag, nil
 }
 
 func (s *Store) add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTag, error) {
 	if s.writer == nil {
 		return nil, ErrReadOnly
 	}
-	defer s.dropLeftovers(ctx)
 	buf := segments.Get().(*[segmentSize]byte)
 	n, err := readSegment(ctx, r, buf)
 	if err == nil { // not the end: there is more than one segment
@@ -86,8 +92,7 @@ func (s *Store) add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTa
 	if err != io.EOF {
 		return nil, err
 	}
-	opts.progress(int64(n))
-	return s.addSmall(ctx, buf, n, opts)
+	return s.addSmall(ctx, buf[:n], opts)
 }
 
 // readSegment fills buf from r. It returns io.EOF with whatever came before
@@ -114,11 +119,13 @@ func readSegment(ctx context.Context, r io.Reader, buf *[segmentSize]byte) (n in
 	return n, nil
 }
 
-// addSmall stores one segment at most, in one transaction.
-func (s *Store) addSmall(ctx context.Context, buf *[segmentSize]byte, n int, opts *AddOptions) (*TempTag, error) {
+// addSmall stores less than a segment, in one transaction.
+func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*TempTag, error) {
+	defer s.dropLeftovers(ctx)
+	opts.progress(int64(len(data)))
 	var tiles []tile
 	builder := bao.Builder{Emit: collectTiles(&tiles)}
-	if err := hashSegment(&builder, buf, n, 0, n <= bao.GroupSize); err != nil {
+	if err := hashSegment(&builder, data, 0, len(data) <= bao.GroupSize); err != nil {
 		return nil, err
 	}
 	root, err := builder.Finish()
@@ -130,7 +137,7 @@ func (s *Store) addSmall(ctx context.Context, buf *[segmentSize]byte, n int, opt
 	if err := s.guard.hold(ctx, hash); err != nil {
 		return nil, err
 	}
-	err = s.write(ctx, int64(n), func(conn *sqlite.Conn) error {
+	err = s.write(ctx, int64(len(data)), func(conn *sqlite.Conn) error {
 		now := time.Now().UnixNano()
 		known, err := touchBlob(conn, hash, now)
 		if known || err != nil {
@@ -140,12 +147,12 @@ func (s *Store) addSmall(ctx context.Context, buf *[segmentSize]byte, n int, opt
 		stmt := prep(conn, "blob_insert")
 		stmt.SetInt64(":id", id)
 		stmt.SetBytes(":hash", hash[:])
-		stmt.SetInt64(":size", int64(n))
+		stmt.SetInt64(":size", int64(len(data)))
 		stmt.SetInt64(":now", now)
 		if err := exec(stmt); err != nil {
 			return err
 		}
-		return insertSegment(conn, id, 0, buf[:n], tiles)
+		return insertSegment(conn, id, 0, data, tiles)
 	})
 	if err != nil {
 		s.guard.release(hash)
@@ -174,17 +181,27 @@ func collectTiles(tiles *[]tile) func(bao.Tile, []byte) error {
 	}
 }
 
-// hashSegment hands the CVs of the groups in buf[:n], the first of which is
-// the given one, to the builder. An empty segment is one empty group.
-func hashSegment(builder *bao.Builder, buf *[segmentSize]byte, n int, group int64, root bool) error {
-	for off := 0; off == 0 || off < n; off += bao.GroupSize {
-		data := (*[bao.GroupSize]byte)(buf[off:])
-		if err := builder.Add(bao.GroupCV(data, min(n-off, bao.GroupSize), group, root)); err != nil {
+// hashSegment hands the CVs of the groups in data, the first of which is the
+// given one, to the builder. No data is one empty group.
+func hashSegment(builder *bao.Builder, data []byte, group int64, root bool) error {
+	for off := 0; off == 0 || off < len(data); off += bao.GroupSize {
+		if err := builder.Add(hashGroup(data[off:], group, root)); err != nil {
 			return err
 		}
 		group++
 	}
 	return nil
+}
+
+// hashGroup returns the CV of the group that data begins with, in place unless
+// the group is short.
+func hashGroup(data []byte, group int64, root bool) bao.CV {
+	if len(data) >= bao.GroupSize {
+		return bao.GroupCV((*[bao.GroupSize]byte)(data), bao.GroupSize, group, root)
+	}
+	buf := scratch.Get().(*[bao.GroupSize]byte)
+	defer scratch.Put(buf)
+	return bao.GroupCV(buf, copy(buf[:], data), group, root)
 }
 
 // touchBlob looks for a complete blob and, if there is one, notes its use.
@@ -253,6 +270,7 @@ func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]b
 		if err != nil {
 			a.abandon()
 		}
+		s.dropLeftovers(ctx)
 	}()
 	for buf, n, end := first, segmentSize, error(nil); ; {
 		if n > 0 {
@@ -283,7 +301,7 @@ func (a *largeAdd) segment(buf *[segmentSize]byte, n int) error {
 	if a.size += int64(n); a.size > MaxBlobSize {
 		return ErrTooLarge
 	}
-	if err := hashSegment(&a.builder, buf, n, group, false); err != nil {
+	if err := hashSegment(&a.builder, buf[:n], group, false); err != nil {
 		return err
 	}
 	tiles := a.tiles

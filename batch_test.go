@@ -107,13 +107,15 @@ func TestQueueIsBounded(t *testing.T) {
 	})
 	<-running
 	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
 	for range 2*cairn.QueueBytes/cairn.SegmentSize + 1 {
-		wg.Go(func() {
+		waiting.Go(func() {
 			_, err := s.AddBytes(ctx, content(1, cairn.SegmentSize-1), nil)
 			mustBe(t, err, context.Canceled)
 		})
 	}
 	cancel()
+	waiting.Wait() // while the writer is still held up
 	close(gate)
 	wg.Wait()
 }

@@ -190,7 +190,7 @@ func TestInterruptedGet(t *testing.T) {
 		}
 	}
 	if old, err := os.ReadFile("old"); err != nil || string(old) != "old" {
-		t.Errorf("the old file is %q, %v", old, err)
+		t.Errorf("the old file has changed: %d bytes, %v", len(old), err)
 	}
 }
 

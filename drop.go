@@ -134,7 +134,8 @@ func (s *Store) dropHidden(ctx context.Context, id int64) error {
 
 // sweepHidden removes the hidden blobs that were there when the store was
 // opened: those of adds and deletions that a crash cut short. Blobs of this
-// session have ids from end on, so it cannot meet an add that is under way.
+// session have ids from end on, so it cannot meet an add that is under way. A
+// Close in the middle leaves the rest to the next Open.
 func (s *Store) sweepHidden(ctx context.Context, end int64) {
 	for id := int64(0); ; {
 		err := s.pool.read(ctx, func(conn *sqlite.Conn) (err error) {

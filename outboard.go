@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 
@@ -175,37 +176,50 @@ func readTile(conn *sqlite.Conn, blob int64, t bao.Tile, groups int64) ([]byte, 
 	return pairs, nil
 }
 
-// tileReader reads one blob's tiles for the bao package.
+// tileReader reads one blob's tiles for the bao package, each with a snapshot
+// of its own, so that a slow writer holds none.
 type tileReader struct {
-	conn   *sqlite.Conn
+	pool   *pool
+	ctx    context.Context
 	blob   int64
 	groups int64
 }
 
-func (r tileReader) ReadTile(t bao.Tile) ([]byte, error) {
-	return readTile(r.conn, r.blob, t, r.groups)
+func (r tileReader) ReadTile(t bao.Tile) (pairs []byte, err error) {
+	err = r.pool.read(r.ctx, func(conn *sqlite.Conn) error {
+		pairs, err = readTile(conn, r.blob, t, r.groups)
+		return err
+	})
+	return pairs, err
 }
 
-// Outboard returns a complete blob's outboard in iroh's obao4 format: the size
-// as 8 bytes little-endian, then the hash pairs above group level in
-// pre-order, 64 bytes for each 16 KiB group but one. Every pair is verified;
-// damage is [ErrCorrupt].
+// Outboard returns what [Store.WriteOutboard] writes: 0.4% of the blob's size,
+// in memory.
 func (s *Store) Outboard(ctx context.Context, hash Hash) ([]byte, error) {
-	b, err := s.Blob(ctx, hash)
-	if err != nil {
-		return nil, fmt.Errorf("outboard: %w", err)
-	}
-	defer b.Close()
 	var buf bytes.Buffer
-	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
-		tiles := tileReader{conn, b.id, bao.Groups(b.size)}
-		return bao.WriteOutboard(&buf, bao.CV(hash), b.size, tiles)
-	})
-	if err != nil {
-		if errors.Is(err, bao.ErrMismatch) {
-			err = &mapped{ErrCorrupt, err}
-		}
-		return nil, fmt.Errorf("outboard of %v: %w", hash, err)
+	if err := s.WriteOutboard(ctx, hash, &buf); err != nil {
+		return nil, err
 	}
 	return buf.Bytes(), nil
+}
+
+// WriteOutboard writes a complete blob's outboard in iroh's obao4 format: the
+// size as 8 bytes little-endian, then the hash pairs above group level in
+// pre-order, 64 bytes for each 16 KiB group but one. Every pair is verified
+// before it is written; damage is [ErrCorrupt].
+func (s *Store) WriteOutboard(ctx context.Context, hash Hash, w io.Writer) error {
+	b, err := s.Blob(ctx, hash)
+	if err != nil {
+		return fmt.Errorf("outboard: %w", err)
+	}
+	defer b.Close()
+	tiles := tileReader{s.pool, ctx, b.id, bao.Groups(b.size)}
+	err = bao.WriteOutboard(w, bao.CV(hash), b.size, tiles)
+	if errors.Is(err, bao.ErrMismatch) {
+		err = &mapped{ErrCorrupt, err}
+	}
+	if err != nil {
+		return fmt.Errorf("outboard of %v: %w", hash, err)
+	}
+	return nil
 }

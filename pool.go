@@ -177,6 +177,9 @@ func (p *pool) take(ctx context.Context) (*reader, error) {
 }
 
 func (p *pool) takeSlot(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	select {
 	case p.slots <- struct{}{}:
 		return nil

@@ -48,7 +48,8 @@ type ExportOptions struct {
 // Export writes a blob's verified content to the file target, which it makes
 // or replaces: a crash or an error at any moment leaves either the old state
 // or the whole new file, and after nil the new file is durable. Missing parent
-// directories are made; a directory at target is an error.
+// directories are made. A directory, a symbolic link or a device at target is
+// [ErrConflict].
 func (s *Store) Export(ctx context.Context, hash Hash, target string, opts *ExportOptions) error {
 	if err := s.export(ctx, hash, target, opts); err != nil {
 		return fmt.Errorf("export to %q: %w", target, err)
@@ -62,8 +63,8 @@ func (s *Store) export(ctx context.Context, hash Hash, target string, opts *Expo
 		return err
 	}
 	defer b.Close()
-	if info, err := os.Stat(target); err == nil && info.IsDir() {
-		return fmt.Errorf("%w: a directory is there", ErrConflict)
+	if info, err := os.Lstat(target); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: what is there is no regular file", ErrConflict)
 	}
 	dir := filepath.Dir(target)
 	if err := os.MkdirAll(dir, 0o777); err != nil {

@@ -2,6 +2,7 @@ package cairn_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"io/fs"
 	"os"
@@ -60,6 +61,15 @@ func TestFilesRefused(t *testing.T) {
 	mustBe(t, err, cairn.ErrMismatch)
 	h := add(t, s, []byte("x"))
 	mustBe(t, s.Export(t.Context(), h, dir, nil), cairn.ErrConflict)
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(os.DevNull, link); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, s.Export(t.Context(), h, link, nil), cairn.ErrConflict)
+	mustBe(t, s.Export(t.Context(), h, os.DevNull, nil), cairn.ErrConflict)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	mustBe(t, s.Export(ctx, h, filepath.Join(dir, "cancelled"), nil), context.Canceled)
 	file := filepath.Join(dir, "file")
 	if err := s.Export(t.Context(), h, file, nil); err != nil {
 		t.Fatal(err)

@@ -139,10 +139,6 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 	}
 	err = s.write(ctx, int64(len(data)), func(conn *sqlite.Conn) error {
 		now := time.Now().UnixNano()
-		known, err := touchBlob(conn, hash, now)
-		if known || err != nil {
-			return err
-		}
 		id := s.newID()
 		stmt := prep(conn, "blob_insert")
 		stmt.SetInt64(":id", id)
@@ -150,6 +146,10 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 		stmt.SetInt64(":size", int64(len(data)))
 		stmt.SetInt64(":now", now)
 		if err := exec(stmt); err != nil {
+			return err
+		}
+		if conn.Changes() == 0 {
+			_, err := touchBlob(conn, hash, now)
 			return err
 		}
 		return insertSegment(conn, id, 0, data, tiles)

@@ -225,7 +225,7 @@ func fill(t *testing.T, s *cairn.Store, makeRoom func()) {
 		if len(kept) == 0 {
 			t.Fatalf("full after %d MiB", len(kept))
 		}
-		_, err := s.AddBytes(t.Context(), content(99, 40<<20), nil) // in many batches
+		_, err := s.AddBytes(t.Context(), content(99, 100<<20), nil) // in many batches
 		mustBe(t, err, cairn.ErrFull)
 		mustBeSound(t, s)
 		if st, err := s.Stats(t.Context()); err != nil || st.Blobs != int64(len(kept)) {

@@ -13,10 +13,10 @@ import (
 
 const (
 	// checkpointBytes of new WAL start a checkpoint beside the writer.
-	checkpointBytes = 8 << 20
+	checkpointBytes = 16 << 20
 	// walLimit of WAL make the writer wait until the checkpoint has caught up
 	// and the WAL can start again from its beginning.
-	walLimit = 48 << 20
+	walLimit = 64 << 20
 	// checkpointPatience is how long a catching-up checkpoint waits for
 	// readers. One that stays longer, in another process, lets the WAL grow.
 	checkpointPatience = 100 * time.Millisecond

@@ -1,3 +1,57 @@
-// Package cairn keeps the pieces of a torrent or p2p client in one SQLite
-// file.
+// Package cairn keeps content-addressed blobs in one SQLite file, verified on
+// every read. It is made for torrent and p2p clients; it is pure Go.
+//
+// # The model
+//
+// A blob is a sequence of bytes named by its BLAKE3 [Hash]. [Store.Add] takes
+// bytes from a reader, and [Store.Blob] opens them for reading. A blob is cut
+// into chunk groups of 16 KiB, one database row each; beside them stand the
+// hash pairs of the BLAKE3 tree above group level, the outboard, so that any
+// group can be verified against the blob's hash by a few small reads.
+//
+// # Verified reads
+//
+// Every byte that a [Blob] returns has been hashed and compared with the tree,
+// up to the blob's hash. A group that does not verify is a [*CorruptError] with
+// its byte range; the rest of the blob still reads.
+//
+// # One commit, durable
+//
+// A change is one transaction, or a row of transactions whose work nobody sees
+// until the last. When a call returns nil, its change is durable: neither
+// kill -9 nor a power loss undoes it. [Relaxed] is the only weaker level. What
+// an interrupted call has written is removed by the next [Open]. Writes of
+// many goroutines are committed together, so writing from several at once is
+// much faster than from one.
+//
+// # Lifetimes
+//
+// [Store.Close] ends everything. A [Blob] and a [TempTag] protect content from
+// deletion until they are closed or released; both end with the process.
+//
+// # Concurrency
+//
+// All methods of a [Store] may be called from any number of goroutines. One
+// process at a time can have a database open for writing ([ErrLocked] tells
+// which one), any number can read it meanwhile. Callers never see SQLITE_BUSY:
+// a call waits, as long as its context lets it, for another process's lock.
+//
+// # Limits
+//
+// A blob has at most [MaxBlobSize] bytes, 1 TiB. Memory does not grow with the
+// size or the number of blobs: a store holds up to 16 MiB of waiting writes,
+// 16 MiB of pages to be written, 8 MiB of hashes, and about 1 MiB for each
+// reading connection. The database must be on a local file system: SQLite's
+// write-ahead log does not work over a network.
+//
+// # Errors
+//
+// Errors wrap one of this package's sentinels where there is a reason to act
+// on them: use [errors.Is]. Those of the file system come wrapped as they are.
+//
+// # Observation
+//
+// The expvar map "cairn" counts batches, requests, bytes (of requests) and
+// commit_ns, over all stores of the process. The goroutines of a store carry
+// the pprof label "cairn". The sqlite3 shell shows blobs in the view "blobs".
 package cairn

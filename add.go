@@ -56,9 +56,11 @@ var segments = sync.Pool{New: func() any { return new([segmentSize]byte) }}
 // reads once, and holds a few MiB however much there is. Content that is in
 // the store already is not stored again.
 //
-// When Add returns nil, the blob is durable. On an error of r or of the store,
-// and when ctx is cancelled, nothing of it remains. More than [MaxBlobSize] is
-// [ErrTooLarge].
+// When Add returns nil, the blob is durable, as [Options.Durability] says. On
+// an error of r or of the store, and when ctx is cancelled, nothing of it
+// remains; what a Close or a crash in the middle leaves, nobody sees, and the
+// next Open removes. Errors: those of r and ctx, [ErrFull], [ErrReadOnly],
+// [ErrClosed], and [ErrTooLarge] for more than [MaxBlobSize].
 func (s *Store) Add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTag, error) {
 	tag, err := s.add(ctx, r, opts)
 	if err != nil {
@@ -82,6 +84,9 @@ func (s *Store) AddBytes(ctx context.Context, content []byte, opts *AddOptions) 
 func (s *Store) add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTag, error) {
 	if s.writer == nil {
 		return nil, ErrReadOnly
+	}
+	if err := s.pool.open(); err != nil {
+		return nil, err
 	}
 	buf := segments.Get().(*[segmentSize]byte)
 	n, err := readSegment(ctx, r, buf)
@@ -119,7 +124,7 @@ func readSegment(ctx context.Context, r io.Reader, buf *[segmentSize]byte) (n in
 	return n, nil
 }
 
-// addSmall stores less than a segment, in one transaction.
+// addSmall stores a segment at most, in one transaction.
 func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*TempTag, error) {
 	defer s.dropLeftovers(ctx)
 	opts.progress(int64(len(data)))
@@ -149,7 +154,10 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 			return err
 		}
 		if conn.Changes() == 0 {
-			_, err := touchBlob(conn, hash, now)
+			known, err := touchBlob(conn, hash, now)
+			if err == nil && !known {
+				err = fmt.Errorf("%w: blob %v is not complete", ErrConflict, hash)
+			}
 			return err
 		}
 		return insertSegment(conn, id, 0, data, tiles)
@@ -258,7 +266,7 @@ type largeAdd struct {
 	tiles   []tile // complete, not yet handed to the writer
 	size    int64
 	id      int64 // set by the first request; read when that is answered
-	epoch   int   // the writer's, at the first request; used by the writer
+	lost    error // why a step that had succeeded was undone; the writer owns it
 	pending []*request
 }
 
@@ -323,6 +331,7 @@ func (a *largeAdd) segment(buf *[segmentSize]byte, n int) error {
 // the step is settled.
 func (a *largeAdd) enqueue(cost int64, run func(conn *sqlite.Conn) error, buf *[segmentSize]byte) error {
 	req := &request{ctx: a.ctx, run: run, cost: cost + requestOverhead, lazy: true, bulk: a.size > bulkMin, done: make(chan error, 1), buf: buf}
+	req.lost = func(err error) { a.lost = err }
 	if err := a.s.writer.enqueue(req); err != nil {
 		return err
 	}
@@ -338,6 +347,9 @@ var errStaging = errors.New("an earlier step failed")
 // there: a step whose first one failed must leave no rows without a blob. The
 // writer calls it.
 func (a *largeAdd) stage(conn *sqlite.Conn, first bool) error {
+	if a.lost != nil {
+		return a.lost
+	}
 	if !first {
 		stmt := prep(conn, "blob_staged")
 		stmt.SetInt64(":id", a.id)
@@ -347,7 +359,7 @@ func (a *largeAdd) stage(conn *sqlite.Conn, first bool) error {
 		}
 		return err
 	}
-	a.id, a.epoch = a.s.newID(), a.s.writer.epoch
+	a.id = a.s.newID()
 	stmt := prep(conn, "blob_stage")
 	stmt.SetInt64(":id", a.id)
 	stmt.SetInt64(":now", time.Now().UnixNano())
@@ -384,8 +396,8 @@ func (a *largeAdd) publish() (Hash, error) {
 	}
 	known := false
 	err = a.s.write(a.ctx, 0, func(conn *sqlite.Conn) (err error) {
-		if w := a.s.writer; w.epoch != a.epoch {
-			return fmt.Errorf("%w: %w", errStaging, w.epochErr)
+		if a.lost != nil {
+			return a.lost
 		}
 		now := time.Now().UnixNano()
 		if known, err = touchBlob(conn, hash, now); known || err != nil {

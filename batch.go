@@ -5,6 +5,7 @@ import (
 	"errors"
 	"expvar"
 	"fmt"
+	"log/slog"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
@@ -53,12 +54,17 @@ type request struct {
 	run  func(conn *sqlite.Conn) error
 	cost int64 // bytes it holds while it waits
 	// lazy requests are answered when committed, before the commit is
-	// durable: the steps of a change whose last step is not lazy.
+	// durable, or in bulk mode (see bulk.go) when run: the steps of a change
+	// whose last step is not lazy.
 	lazy bool
-	bulk bool               // lazy, and one of a long row of them: see bulk.go
+	bulk bool // lazy, and one of a long row of them
+	// lost is called, on the writer's goroutine, when a request that was
+	// answered already has been rolled back.
+	lost func(error)
 	buf  *[segmentSize]byte // given back by the waiter, if not nil
 
 	claimed atomic.Bool // by the writer, to run it, or by its cancelled waiter
+	started bool        // claimed by the writer, which owns this
 	done    chan error  // gets the outcome; buffered
 }
 
@@ -84,12 +90,7 @@ type writer struct {
 	closeMu sync.RWMutex
 	closed  bool
 
-	// epoch counts the bulk transactions that were lost after their requests
-	// had been answered; epochErr tells why the last one was. Used by run
-	// only.
-	epoch    int
-	epochErr error
-	bulkRest int64 // bytes to write before bulk mode is tried again
+	bulkRest int64 // bytes to write before bulk mode is tried again; for run
 
 	// failed is set once the outcome of a sync is unknown: what SQLite then
 	// shows as committed may be gone after a power loss, so nothing more is
@@ -97,12 +98,12 @@ type writer struct {
 	failed atomic.Pointer[error]
 }
 
-func newWriter(conn *sqlite.Conn, p *pool, db *dbFile, durability Durability) (*writer, error) {
+func newWriter(conn *sqlite.Conn, p *pool, db *dbFile, durability Durability, log *slog.Logger) (*writer, error) {
 	w := &writer{
 		conn:   conn,
 		pool:   p,
 		db:     db,
-		queue:  make(chan *request, 1024),
+		queue:  make(chan *request, queueBytes/requestOverhead), // never full
 		room:   semaphore.NewWeighted(queueBytes),
 		synced: make(chan []*request, 4),
 
@@ -111,13 +112,13 @@ func newWriter(conn *sqlite.Conn, p *pool, db *dbFile, durability Durability) (*
 	w.syncIdle <- syncResult{}
 	if !p.loc.memory {
 		var err error
-		if w.ckpt, err = newCheckpointer(p); err != nil {
+		if w.ckpt, err = newCheckpointer(p, log); err != nil {
 			return nil, err
 		}
 		if w.wal, err = openWAL(p.loc); err != nil {
 			return nil, errors.Join(err, w.ckpt.close())
 		}
-		w.durable = durability == Durable
+		w.durable = durability != Relaxed
 	}
 	w.start("writer", w.run)
 	w.start("sync", w.syncLoop)
@@ -172,6 +173,15 @@ func (req *request) wait() error {
 		}
 		return <-req.done
 	}
+}
+
+// claim reports whether the writer may run the request: it may, unless the
+// waiter has withdrawn it, and then always again.
+func (req *request) claim() bool {
+	if !req.started {
+		req.started = req.claimed.CompareAndSwap(false, true)
+	}
+	return req.started
 }
 
 // drain refuses further requests and returns when all that are queued have
@@ -235,7 +245,7 @@ func (w *writer) count(requests int, bytes int64) {
 // goroutine owns it.
 type batch struct {
 	w       *writer
-	waiting []*request // claimed, to be run
+	waiting []*request // to be run
 	done    []*request // run in the open transaction
 	bytes   int64      // of both
 	began   time.Time
@@ -249,13 +259,11 @@ type batch struct {
 	linger <-chan time.Time
 }
 
-// add claims a request that was taken from the queue.
+// add takes in a request from the queue.
 func (b *batch) add(req *request) {
 	b.w.room.Release(req.cost)
-	if req.claimed.CompareAndSwap(false, true) {
-		b.waiting = append(b.waiting, req)
-		b.bytes += req.cost
-	}
+	b.waiting = append(b.waiting, req)
+	b.bytes += req.cost
 }
 
 // more waits for further requests as long as there is nothing better to do. It
@@ -329,12 +337,9 @@ func (b *batch) wantsSync() bool {
 // that syncLoop does next.
 func (b *batch) execute() (committed []*request) {
 	for {
-		if failed := b.w.failed.Load(); failed != nil {
-			answer(b.waiting, *failed)
-			return nil
-		}
-		if err := exec(b.w.conn.Prep("begin immediate")); err != nil {
+		if err := b.begin(); err != nil {
 			answer(b.waiting, mapSQLite(err))
+			b.giveBack()
 			return nil
 		}
 		if b.runAll() {
@@ -351,8 +356,8 @@ func (b *batch) execute() (committed []*request) {
 	start := time.Now()
 	err := exec(b.w.conn.Prep("commit"))
 	counters.commitNanos.Add(int64(time.Since(start)))
-	if b.synced != nil && (err != nil || !b.wantsSync()) {
-		b.w.syncIdle <- *b.synced // syncLoop is not needed
+	if err != nil || !b.wantsSync() {
+		b.giveBack()
 	}
 	if err != nil {
 		if !b.w.conn.AutocommitEnabled() {
@@ -369,12 +374,30 @@ func (b *batch) execute() (committed []*request) {
 	return b.done
 }
 
+func (b *batch) begin() error {
+	if failed := b.w.failed.Load(); failed != nil {
+		return *failed
+	}
+	return exec(b.w.conn.Prep("begin immediate"))
+}
+
+// giveBack returns the result that takeSynced took, because no sync follows.
+func (b *batch) giveBack() {
+	if b.synced != nil {
+		b.w.syncIdle <- *b.synced
+		b.synced = nil
+	}
+}
+
 // runAll runs the requests of the batch, as long as it takes some. It reports
 // whether the transaction is still open.
 func (b *batch) runAll() bool {
 	for b.more() {
 		req := b.waiting[0]
 		b.waiting = b.waiting[1:]
+		if !req.claim() {
+			continue
+		}
 		err, gone := b.attempt(req)
 		if err != nil {
 			answer([]*request{req}, mapSQLite(err))
@@ -401,8 +424,15 @@ func (b *batch) attempt(req *request) (err error, gone bool) {
 		}
 		return nil, false
 	}
-	if err := exec(conn.Prep("savepoint request")); err != nil {
-		return err, conn.AutocommitEnabled()
+	return inSavepoint(conn, req), conn.AutocommitEnabled()
+}
+
+// inSavepoint runs a request in a savepoint of the open transaction. If it
+// fails, nothing of it stays; the transaction does, unless SQLite ended it.
+func inSavepoint(conn *sqlite.Conn, req *request) error {
+	err := exec(conn.Prep("savepoint request"))
+	if err != nil {
+		return err
 	}
 	if err = req.run(conn); err == nil {
 		err = exec(conn.Prep("release request"))
@@ -410,7 +440,7 @@ func (b *batch) attempt(req *request) (err error, gone bool) {
 	if err != nil && !conn.AutocommitEnabled() {
 		err = errors.Join(err, exec(conn.Prep("rollback to request")), exec(conn.Prep("release request")))
 	}
-	return err, conn.AutocommitEnabled()
+	return err
 }
 
 func answer(reqs []*request, err error) {

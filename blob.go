@@ -261,6 +261,9 @@ func (s *Store) openBlob(ctx context.Context, hash Hash) (*Blob, error) {
 	if err == nil && blob.State != Complete {
 		err = ErrMissing
 	}
+	if err == nil && (blob.Size > MaxBlobSize || (blob.Size == 0) != (hash == EmptyHash)) {
+		err = fmt.Errorf("%w: its size cannot be %d", ErrCorrupt, blob.Size)
+	}
 	if err != nil {
 		s.guard.release(hash)
 		return nil, err
@@ -313,8 +316,6 @@ func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	} else if atEnd {
 		p = p[:b.size-off]
 	}
-	// The end of the blob is only as certain as its last group: the empty
-	// blob's is checked by its hash alone.
 	n, err := b.readFull(p, off)
 	if err == nil && atEnd {
 		err = io.EOF
@@ -361,10 +362,13 @@ func (b *Blob) readGroups(conn *sqlite.Conn, p []byte, off int64) (n int, err er
 		return 0, nil
 	}
 	first, last := off/bao.GroupSize, (off+int64(len(p))-1)/bao.GroupSize
-	stmt := prep(conn, "row_range")
+	stmt := prep(conn, "row_get")
+	if last > first {
+		stmt = prep(conn, "row_range")
+		stmt.SetInt64(":to", rowID(b.id, last))
+	}
 	defer stmt.Reset()
 	stmt.SetInt64(":from", rowID(b.id, first))
-	stmt.SetInt64(":to", rowID(b.id, last))
 	for group := first; group <= last; group++ {
 		skip := int(max(0, off-group*bao.GroupSize))
 		m, err := b.readGroup(conn, stmt, group, skip, p[n:])
@@ -385,13 +389,13 @@ func (b *Blob) readGroup(conn *sqlite.Conn, stmt *sqlite.Stmt, group int64, skip
 	length := bao.GroupLen(b.size, group)
 	found, err := stmt.Step()
 	if err != nil {
-		return 0, b.damaged(group, err)
+		return 0, b.damaged(conn, group, err)
 	}
 	if !found || stmt.ColumnInt64(0) != rowID(b.id, group) {
-		return 0, b.damaged(group, errors.New("row is missing"))
+		return 0, b.damaged(conn, group, fmt.Errorf("%w: row is missing", bao.ErrMismatch))
 	}
 	if n := stmt.ColumnLen(1); n != length {
-		return 0, b.damaged(group, fmt.Errorf("row has %d bytes, not %d", n, length))
+		return 0, b.damaged(conn, group, fmt.Errorf("%w: row has %d bytes, not %d", bao.ErrMismatch, n, length))
 	}
 	if skip == 0 && length == bao.GroupSize && len(p) >= length {
 		buf := (*[bao.GroupSize]byte)(p)
@@ -411,25 +415,30 @@ func (b *Blob) readGroup(conn *sqlite.Conn, stmt *sqlite.Stmt, group int64, skip
 func (b *Blob) verified(conn *sqlite.Conn, buf *[bao.GroupSize]byte, group int64, length, n int) (int, error) {
 	want, err := b.s.groupCV(conn, b, group)
 	if err != nil {
-		return 0, b.damaged(group, err)
+		return 0, b.damaged(conn, group, err)
 	}
 	if bao.GroupCV(buf, length, group, b.size <= bao.GroupSize) != want {
-		return 0, b.damaged(group, bao.ErrMismatch)
+		return 0, b.damaged(conn, group, bao.ErrMismatch)
 	}
 	return n, nil
 }
 
-// damaged turns an error about a group into one that names its bytes, unless
-// it says nothing about the data, like a cancelled context.
-func (b *Blob) damaged(group int64, err error) error {
+// damaged turns an error about a group into one that names its bytes, if it
+// says that the data is not what it must be. If the blob has been deleted
+// meanwhile, by another process, it is ErrNotFound.
+func (b *Blob) damaged(conn *sqlite.Conn, group int64, err error) error {
 	err = mapSQLite(err)
-	if errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed) {
+	ioErr := sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
+	if !ioErr && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotCairn) && !errors.Is(err, bao.ErrMismatch) {
 		return err
+	}
+	if now, findErr := findBlob(conn, b.hash); findErr == nil && now.id != b.id {
+		return ErrNotFound
 	}
 	start := group * bao.GroupSize
 	return &CorruptError{
 		Hash:   b.hash,
-		Ranges: []ByteRange{{start, min(start+bao.GroupSize, max(b.size, start+1))}},
+		Ranges: []ByteRange{{start, start + int64(bao.GroupLen(b.size, group))}},
 		Err:    err,
 	}
 }
@@ -476,6 +485,9 @@ func (b *Blob) readShort(p []byte) (int, error) {
 // Seek implements [io.Seeker]. A position before the start is an error, one
 // behind the end is not.
 func (b *Blob) Seek(offset int64, whence int) (int64, error) {
+	if _, err := b.ReadAt(nil, 0); err != nil && err != io.EOF {
+		return 0, err // closed
+	}
 	switch whence {
 	case io.SeekStart:
 	case io.SeekCurrent:

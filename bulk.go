@@ -1,8 +1,10 @@
 package cairn
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"runtime/pprof"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -14,8 +16,9 @@ import (
 // end of the file once, because there is nothing of them to roll back; but
 // readers and the writer lock each other out. So the writer goes over to a
 // rollback journal for the middle part of a large add, as long as nobody else
-// reads or writes: bulk mode. The first one who wants to ends it, and waits
-// for one commit.
+// reads or writes: bulk mode. The first one of this process who wants to ends
+// it, and waits for one commit; another process that begins to read meanwhile
+// waits for a commit too, and holds up the next one while it reads.
 //
 // Nobody sees a blob that is written in bulk mode: it is published in WAL mode
 // afterwards. A crash in bulk mode leaves a hot journal, by which SQLite, the
@@ -49,17 +52,11 @@ func (w *writer) runBulk(req *request) (next *request) {
 	}
 	behind := w.startWriteBehind()
 	defer behind.stop()
-	var err error
-	for req != nil && req.bulk && err == nil {
-		req, err = w.bulkTransaction(req, behind)
+	ok := true
+	for req != nil && req.bulk && ok {
+		req, ok = w.bulkTransaction(req, behind)
 	}
-	if err != nil {
-		w.epoch++
-		w.epochErr = err
-	}
-	if req == nil {
-		w.bulkRest = bulkRetry
-	}
+	w.bulkRest = bulkRetry
 	if err := w.leaveBulk(); err != nil {
 		err = fmt.Errorf("leave bulk mode: %w: reopen the store", mapSQLite(err))
 		w.failed.Store(&err)
@@ -76,9 +73,9 @@ func (w *writer) enterBulk() bool {
 		return false
 	}
 	if err := w.ckpt.suspend(); err == nil {
-		err = setJournal(w.conn, "truncate")
+		err = execText(w.conn, "pragma synchronous = full")
 		if err == nil {
-			err = execText(w.conn, "pragma synchronous = full")
+			err = setJournal(w.conn, "truncate")
 		}
 		if err == nil {
 			return true
@@ -122,28 +119,27 @@ func setJournal(conn *sqlite.Conn, mode string) (err error) {
 }
 
 // bulkTransaction runs bulk requests in one transaction and commits it. It
-// returns the request after it, if there is one. Each request is answered when
-// it has been run, because its buffer is needed for the next one: if the
-// transaction is lost, the epoch tells those whose blobs have lost rows.
-func (w *writer) bulkTransaction(req *request, behind writeBehind) (next *request, err error) {
-	err = exec(w.conn.Prep("begin immediate"))
+// returns the request after it, if there is one, and whether it is committed.
+// Each request is answered when it has been run, because its buffer is needed
+// for the next one; those of a transaction that is lost are told by lost.
+func (w *writer) bulkTransaction(req *request, behind writeBehind) (next *request, ok bool) {
+	err := exec(w.conn.Prep("begin immediate"))
+	var ran []*request
 	var bytes int64
-	requests := 0
-	for req != nil && req.bulk && bytes < bulkBatch {
+	for err == nil && req != nil && req.bulk && bytes < bulkBatch {
 		w.room.Release(req.cost)
-		if req.claimed.CompareAndSwap(false, true) {
-			if err == nil {
-				err = req.run(w.conn)
+		if req.claim() {
+			runErr := inSavepoint(w.conn, req)
+			if w.conn.AutocommitEnabled() {
+				err = runErr // SQLite has ended the transaction
+			} else if runErr == nil {
+				ran = append(ran, req)
 			}
-			req.done <- mapSQLite(err)
+			req.done <- mapSQLite(runErr)
 			if bytes/bulkWriteback < (bytes+req.cost)/bulkWriteback {
 				behind.kick()
 			}
 			bytes += req.cost
-			requests++
-		}
-		if err != nil {
-			break
 		}
 		req = w.nextBulk()
 	}
@@ -156,10 +152,13 @@ func (w *writer) bulkTransaction(req *request, behind writeBehind) (next *reques
 		if !w.conn.AutocommitEnabled() {
 			exec(w.conn.Prep("rollback"))
 		}
-		return nil, mapSQLite(err)
+		for _, r := range ran {
+			r.lost(mapSQLite(err))
+		}
+		return req, false
 	}
-	w.count(requests, bytes)
-	return req, nil
+	w.count(len(ran), bytes)
+	return req, true
 }
 
 // nextBulk waits for the next request, until a reader wants to go on or the
@@ -183,12 +182,12 @@ type writeBehind struct {
 
 func (w *writer) startWriteBehind() writeBehind {
 	b := writeBehind{kicks: make(chan struct{}, 1), ended: make(chan struct{})}
-	go func() {
+	go pprof.Do(context.Background(), pprof.Labels("cairn", "writeback"), func(context.Context) {
 		defer close(b.ended)
 		for range b.kicks {
 			startWriteback(w.db.f)
 		}
-	}()
+	})
 	return b
 }
 

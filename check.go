@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 
 	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
@@ -38,9 +39,10 @@ type CheckOptions struct {
 // Check looks at the structure of the database, not at the content of blobs:
 // SQLite's own integrity check, the schema, the accounting, and that every
 // blob has exactly the rows it must have. It yields each problem, and an error
-// where it cannot go on. It reads a snapshot, and holds that back from
-// checkpoints until it is done; it waits until what a crash left has been
-// removed.
+// where it cannot go on. It reads one snapshot, which holds up the emptying of
+// the write-ahead log until it is done, and keeps one reading connection: the
+// loop's body must not wait for another ([Options.Readers]) and, in memory,
+// must not write. It waits until what a crash left has been removed.
 func (s *Store) Check(ctx context.Context, opts *CheckOptions) iter.Seq2[Problem, error] {
 	return func(yield func(Problem, error) bool) {
 		select {
@@ -59,6 +61,8 @@ func (s *Store) Check(ctx context.Context, opts *CheckOptions) iter.Seq2[Problem
 			return
 		}
 		defer s.pool.put(r)
+		r.SetInterrupt(ctx.Done())
+		defer r.SetInterrupt(nil)
 		c := checker{ctx: ctx, conn: r.Conn, yield: func(p Problem) bool {
 			left--
 			return yield(p, nil) && left != 0
@@ -213,7 +217,7 @@ func (c *checker) blobs() error {
 		if c.ctx.Err() != nil {
 			return context.Cause(c.ctx)
 		}
-		b := checkedBlob{id: 1 << (62 - groupBits)} // behind all: the rest has no blob
+		b := checkedBlob{id: 1 << (63 - groupBits)} // behind all: the rest has no blob
 		if found {
 			b = checkedBlob{
 				id:     blobs.GetInt64("id"),
@@ -232,7 +236,7 @@ func (c *checker) blobs() error {
 		if !found {
 			return nil
 		}
-		if State(b.state) == Complete && b.stored != b.size {
+		if State(b.state) == Complete && (b.stored != b.size || b.size > MaxBlobSize || (b.size == 0) != (b.hash == EmptyHash)) {
 			if err := c.report("blob", b.hash, "complete with %d of %d bytes", b.stored, b.size); err != nil {
 				return err
 			}
@@ -302,7 +306,7 @@ func (c *checker) tilesOf(b checkedBlob, tiles *walk) error {
 			continue
 		}
 		t := tileOf(id)
-		if units := t.Units(groups); units < 2 || length != (units-1)*bao.PairSize {
+		if t.Level >= bao.Tiles(groups) || tileID(b.id, t) != id || length != max(0, t.Units(groups)-1)*bao.PairSize {
 			if err := c.report("outboard", b.hash, "tile %d of level %d has %d bytes", t.Index, t.Level, length); err != nil {
 				return err
 			}
@@ -315,7 +319,8 @@ func (c *checker) tilesOf(b checkedBlob, tiles *walk) error {
 	return nil
 }
 
-// tileOf returns the tile with the given id.
+// tileOf returns the tile with the given id, or some other one if there is no
+// such tile.
 func tileOf(id int64) bao.Tile {
 	level := int(id & (bao.TileUnits - 1))
 	return bao.Tile{Level: level, Index: id & (1<<groupBits - 1) >> (bao.TileHeight * (level + 1))}
@@ -357,8 +362,8 @@ type walk struct {
 
 func newWalk(conn *sqlite.Conn, query string) *walk {
 	stmt := prep(conn, query)
-	stmt.SetInt64(":from", 0)
-	stmt.SetInt64(":to", 1<<62)
+	stmt.SetInt64(":from", math.MinInt64)
+	stmt.SetInt64(":to", math.MaxInt64)
 	return &walk{stmt: stmt}
 }
 

@@ -2,6 +2,7 @@ package cairn
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/pprof"
@@ -30,6 +31,7 @@ const (
 type checkpointer struct {
 	conn  *sqlite.Conn // used by loop; by the writer while that is waiting
 	pool  *pool
+	log   *slog.Logger
 	kick  chan bool // true: catch up completely, the writer is waiting
 	reply chan walState
 	ended chan struct{}
@@ -47,9 +49,10 @@ type walState struct {
 	done  bool
 }
 
-func newCheckpointer(p *pool) (*checkpointer, error) {
+func newCheckpointer(p *pool, log *slog.Logger) (*checkpointer, error) {
 	c := &checkpointer{
 		pool:  p,
+		log:   log,
 		kick:  make(chan bool, 1),
 		reply: make(chan walState, 1),
 		ended: make(chan struct{}),
@@ -85,14 +88,14 @@ func (c *checkpointer) loop() {
 	}
 }
 
-// checkpoint runs one checkpoint. An error of it is not lost: the pages stay
-// in the WAL, the next one meets it again, and Close reports the last.
+// checkpoint runs one checkpoint. An error of it endangers nothing: the pages
+// stay in the WAL, the next checkpoint meets it again, and Close returns it.
 func (c *checkpointer) checkpoint(full bool) (state walState) {
 	pragma := "pragma wal_checkpoint(passive)"
 	if full {
 		pragma = "pragma wal_checkpoint(restart)"
 	}
-	sqlitex.ExecuteTransient(c.conn, pragma, &sqlitex.ExecOptions{
+	err := sqlitex.ExecuteTransient(c.conn, pragma, &sqlitex.ExecOptions{
 		ResultFunc: func(stmt *sqlite.Stmt) error {
 			frames, moved := stmt.ColumnInt64(1), stmt.ColumnInt64(2)
 			state.bytes = frames * (pageSize + 24)
@@ -100,6 +103,9 @@ func (c *checkpointer) checkpoint(full bool) (state walState) {
 			return nil
 		},
 	})
+	if err != nil {
+		c.log.Warn("cairn: checkpoint", "err", err)
+	}
 	return state
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/cairnstore/cairn"
@@ -181,6 +182,12 @@ func TestCheckFinds(t *testing.T) {
 		`update "outboard" set pairs = x'00' where id = (1 << 26)`,
 		`delete from "outboard" where id = (1 << 26) + 64`,
 		`insert into "outboard" values ((1 << 26) + 192, x'00')`,
+		`insert into "outboard" values ((1 << 26) + 11, x'00')`,
+		`insert into "outboard" values ((1 << 26) + 63, x'00')`,
+		`update "outboard" set id = (1 << 26) + 65 where id = (1 << 26) + 1`,
+		`insert into "row" values (-5, x'00')`,
+		`update "blob" set size = 0, stored = 0 where id = 1`,
+		`update "blob" set size = 1 << 60, stored = 1 << 60 where id = 1`,
 		`update "usage" set blobs = 7`,
 		`update "usage" set bytes = bytes + 1`,
 		`update "blob" set stored = 5 where id = 1`,
@@ -280,4 +287,82 @@ func TestTruncatedFile(t *testing.T) {
 		}
 		s.Close()
 	}
+}
+
+// TestDamagedSize has the size in the database be wrong. No wrong byte and no
+// wrong end may come of it.
+func TestDamagedSize(t *testing.T) {
+	for _, size := range []int64{0, 1, 16384, 99_999, 100_001, 1 << 30, 1 << 45, 1 << 62} {
+		s := open(t, tempPath(t), nil)
+		h := add(t, s, content(1, 100_000))
+		script(t, s, fmt.Sprintf("update blob set size = %d, stored = %d", size, size))
+		if got, err := read(t.Context(), s, h); err == nil {
+			t.Errorf("size %d: read %d bytes without an error", size, len(got))
+		} else {
+			mustBe(t, err, cairn.ErrCorrupt)
+		}
+		_, err := s.Outboard(t.Context(), h)
+		mustBe(t, err, cairn.ErrCorrupt)
+		s.Close()
+	}
+	s := open(t, ":memory:", nil)
+	h := add(t, s, nil)
+	script(t, s, "update blob set size = 5, stored = 5")
+	_, err := read(t.Context(), s, h)
+	mustBe(t, err, cairn.ErrCorrupt)
+}
+
+// TestDamageBesideReads reads good parts of a blob while another goroutine
+// keeps meeting a damaged tile of it.
+func TestDamageBesideReads(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	data := content(5, 130*bao.GroupSize)
+	h := add(t, s, data)
+	script(t, s, fmt.Sprintf("update outboard set pairs = zeroblob(length(pairs)) where id = %d", 1<<cairn.GroupBits|64))
+	b, err := s.Blob(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			p := make([]byte, bao.GroupSize)
+			for range 300 {
+				_, err := b.ReadAt(p, 70*bao.GroupSize)
+				mustBe(t, err, cairn.ErrCorrupt)
+			}
+		})
+		wg.Go(func() {
+			p := make([]byte, bao.GroupSize)
+			for range 300 {
+				if _, err := b.ReadAt(p, 5*bao.GroupSize); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestDeletedElsewhere has the writer delete what a reader of the file has
+// open: that is no damage.
+func TestDeletedElsewhere(t *testing.T) {
+	path := tempPath(t)
+	s := open(t, path, nil)
+	h := add(t, s, content(1, 100_000))
+	reader := open(t, path, &cairn.Options{ReadOnly: true})
+	b, err := reader.Blob(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, err := b.ReadAt(make([]byte, 10), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.ReadAt(make([]byte, 10), 50_000)
+	mustBe(t, err, cairn.ErrNotFound)
 }

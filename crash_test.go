@@ -3,6 +3,7 @@ package cairn_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -81,17 +82,23 @@ func (c *child) kill(t *testing.T) {
 func runChild(role, path string) error {
 	ctx := context.Background()
 	s, err := cairn.Open(ctx, path, nil)
+	if role == "tryhold" && errors.Is(err, cairn.ErrLocked) {
+		fmt.Println(err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	switch role {
-	case "hold":
+	case "hold", "tryhold":
 		if _, err := s.AddBytes(ctx, []byte("held"), nil); err != nil {
 			return err
 		}
 		fmt.Println("ready")
 		_, err := io.Copy(io.Discard, os.Stdin) // until killed
 		return err
+	case "bulk":
+		return childBulk(s, path, func(text string) { fmt.Println(text) })
 	case "add":
 		return addForever(ctx, s)
 	}

@@ -15,20 +15,33 @@ import (
 const dropGroups = 1024
 
 // Delete removes a blob. A blob that is not in the store is [ErrNotFound]; one
-// that a temp tag or an open handle protects is [ErrConflict].
+// that a temp tag or an open handle of this process protects is [ErrConflict].
+// Otherwise [ErrReadOnly], [ErrClosed], or [ErrFull]: a deletion is logged
+// before it frees anything.
 //
-// The blob is gone with one commit. The rows of a large one are freed by
-// further ones before Delete returns; what a crash in between leaves, the next
-// Open frees.
+// The blob is gone with one commit, and stays gone once Delete has returned
+// nil. The rows of a large one are freed by further commits; what a crash or a
+// full disk leaves of them is freed later, at the latest after the next Open.
+// An open handle in another process gets [ErrNotFound].
 func (s *Store) Delete(ctx context.Context, hash Hash) error {
-	var id int64
-	began, small := false, false
-	defer func() {
-		if began {
-			s.guard.dropped(hash)
-		}
-	}()
-	err := s.write(ctx, 0, func(conn *sqlite.Conn) error {
+	id, freed, err := s.hideOrRemove(ctx, hash)
+	if err != nil {
+		return fmt.Errorf("delete %v: %w", hash, err)
+	}
+	s.tiles.drop(id)
+	if !freed {
+		s.discard(ctx, id)
+	}
+	s.dropLeftovers(ctx)
+	return nil
+}
+
+// hideOrRemove makes a blob invisible, and reports whether its rows are gone
+// with it.
+func (s *Store) hideOrRemove(ctx context.Context, hash Hash) (id int64, removed bool, err error) {
+	mark := make(chan struct{})
+	defer s.guard.dropped(hash, mark)
+	err = s.write(ctx, 0, func(conn *sqlite.Conn) error {
 		blob, err := findBlob(conn, hash)
 		if err != nil {
 			return err
@@ -36,29 +49,18 @@ func (s *Store) Delete(ctx context.Context, hash Hash) error {
 		if blob.State == Absent {
 			return ErrNotFound
 		}
-		if err := s.guard.drop(hash); err != nil {
+		if err := s.guard.drop(hash, mark); err != nil {
 			return err
 		}
-		began = true
 		id = blob.id
-		if small = bao.Groups(blob.Size) <= dropGroups; small {
+		if removed = bao.Groups(blob.Size) <= dropGroups; removed {
 			return removeBlob(conn, id)
 		}
 		stmt := prep(conn, "blob_hide")
 		stmt.SetInt64(":id", id)
 		return exec(stmt)
 	})
-	if err == nil {
-		s.tiles.drop(id)
-		if !small {
-			err = s.dropHidden(context.WithoutCancel(ctx), id)
-		}
-		s.dropLeftovers(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("delete %v: %w", hash, err)
-	}
-	return nil
+	return id, removed, err
 }
 
 // leftovers are hidden blobs that could not be removed when they should have
@@ -69,13 +71,17 @@ type leftovers struct {
 }
 
 // discard removes a hidden blob now or, if there is no room to do it, after a
-// later change has succeeded, or at the next Open.
+// later add or deletion, or after the next Open.
 func (s *Store) discard(ctx context.Context, id int64) {
 	if err := s.dropHidden(context.WithoutCancel(ctx), id); err != nil {
-		s.leftovers.mu.Lock()
-		s.leftovers.ids = append(s.leftovers.ids, id)
-		s.leftovers.mu.Unlock()
+		s.leftovers.add(id)
 	}
+}
+
+func (l *leftovers) add(id int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ids = append(l.ids, id)
 }
 
 // dropLeftovers tries again to remove the leftovers. What fails stays one.
@@ -120,10 +126,14 @@ func (s *Store) dropHidden(ctx context.Context, id int64) error {
 			if err != nil {
 				return err
 			}
-			if more = last >= rowID(id, dropGroups); more {
-				return removeRange(conn, "row_remove", last-dropGroups+1, last)
+			first := last - dropGroups + 1
+			if more = first > rowID(id, 0); !more {
+				return removeBlob(conn, id)
 			}
-			return removeBlob(conn, id)
+			if err := removeRange(conn, "outboard_remove", first, last); err != nil {
+				return err
+			}
+			return removeRange(conn, "row_remove", first, last)
 		})
 		if err != nil {
 			return err
@@ -144,15 +154,19 @@ func (s *Store) sweepHidden(ctx context.Context, end int64) {
 			id, err = stepInt(stmt)
 			return err
 		})
-		if err == nil && id > 0 && id < end {
-			err = s.dropHidden(ctx, id)
-		} else if err == nil {
+		if err == nil && (id == 0 || id >= end) {
 			return
 		}
-		if err != nil {
-			if !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
-				s.log.Error("cairn: removing what a crash left", "blob", id, "err", err)
-			}
+		if err == nil {
+			err = s.dropHidden(ctx, id)
+		}
+		switch {
+		case errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed):
+			return // the next Open goes on
+		case errors.Is(err, ErrFull):
+			s.leftovers.add(id)
+		case err != nil:
+			s.log.Error("cairn: removing what a crash left", "blob", id, "err", err)
 			return
 		}
 	}

@@ -35,6 +35,6 @@ func Example() {
 		log.Fatal(err)
 	}
 	// Output:
-	// 13 bytes, BLAKE3 HASH
+	// 13 bytes, BLAKE3 304d6e1791df3d0eabd1e6451c301dd85caed0e1d6d2759b8ba2dcfd9032ac90
 	// hello, cairn
 }

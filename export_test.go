@@ -20,6 +20,7 @@ const (
 	CheckpointBytes = checkpointBytes
 	BatchBytes      = batchBytes
 	QueueBytes      = queueBytes
+	BulkMin         = bulkMin
 	SegmentSize     = segmentSize
 	DropGroups      = dropGroups
 	GroupBits       = groupBits

@@ -66,26 +66,29 @@ func (g *guard) release(h Hash) {
 }
 
 // drop begins a deletion, from inside its transaction, or returns ErrConflict
-// if the hash is protected. Until the matching dropped, nobody can hold it.
-func (g *guard) drop(h Hash) error {
+// if the hash is protected or being deleted. Until dropped is called with the
+// same mark, nobody can hold it. A deletion may begin again with its mark, when
+// its transaction had to be repeated.
+func (g *guard) drop(h Hash, mark chan struct{}) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	e := g.entry(h)
 	if e.holds > 0 {
 		return fmt.Errorf("%w: protected by a temp tag or an open handle", ErrConflict)
 	}
-	if e.dropping == nil {
-		e.dropping = make(chan struct{})
+	if e.dropping != nil && e.dropping != mark {
+		return fmt.Errorf("%w: being deleted", ErrConflict)
 	}
+	e.dropping = mark
 	return nil
 }
 
-// dropped ends a deletion, done or not, that drop has begun.
-func (g *guard) dropped(h Hash) {
+// dropped ends a deletion, done or not, if drop has begun it.
+func (g *guard) dropped(h Hash, mark chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if e := g.entries[h]; e != nil && e.dropping != nil {
-		close(e.dropping)
+	if e := g.entries[h]; e != nil && e.dropping == mark {
+		close(mark)
 		delete(g.entries, h)
 	}
 }

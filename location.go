@@ -54,6 +54,17 @@ func (loc location) immutable() location {
 	return loc
 }
 
+// alone reports whether no file beside the database shows that somebody has it
+// open for writing, or had when it crashed.
+func (loc location) alone() bool {
+	for _, ending := range []string{"-wal", "-journal", "-lock"} {
+		if _, err := os.Lstat(loc.path + ending); !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	return true
+}
+
 func (loc location) wal() string { return loc.path + "-wal" }
 
 // open opens one more connection to an existing database. The caller owns it.
@@ -94,6 +105,12 @@ func (loc location) openWriter(ctx context.Context) (_ *sqlite.Conn, err error) 
 			conn.Close()
 		}
 	}()
+	conn.SetInterrupt(ctx.Done())
+	defer func() {
+		if err == nil {
+			conn.SetInterrupt(nil)
+		}
+	}()
 	pages, err := queryInt(conn, "pragma page_count")
 	if err != nil {
 		return nil, err
@@ -112,14 +129,17 @@ func (loc location) openWriter(ctx context.Context) (_ *sqlite.Conn, err error) 
 	if pages == 0 {
 		pragmas = append(pragmas, fmt.Sprintf("pragma page_size = %d", pageSize), "pragma auto_vacuum = incremental")
 	}
-	mode := "pragma journal_mode = wal"
-	if loc.memory {
-		mode = "pragma journal_mode = memory"
-	}
-	for _, pragma := range append(pragmas, mode) {
+	for _, pragma := range pragmas {
 		if err := execText(conn, pragma); err != nil {
 			return nil, fmt.Errorf("%s: %w", pragma, err)
 		}
+	}
+	mode := "wal"
+	if loc.memory {
+		mode = "memory"
+	}
+	if err := setJournal(conn, mode); err != nil {
+		return nil, err
 	}
 	if !current { // Migrate writes even where there is nothing to do
 		schema := sqlitemigration.Schema{AppID: applicationID, Migrations: migrations}

@@ -85,9 +85,8 @@ func (c *tileCache) drop(blob int64) {
 }
 
 // groupCV returns the chaining value that a group of a blob must have,
-// verified against the blob's hash. It starts at the lowest tile whose top is
-// known to be good: after the first read nearby that is the group's own, and
-// nothing is read or hashed.
+// verified against the blob's hash. After the first read nearby, the pair that
+// has it is known to be good, and nothing is read or hashed.
 func (s *Store) groupCV(conn *sqlite.Conn, b *Blob, group int64) (bao.CV, error) {
 	groups := bao.Groups(b.size)
 	levels := bao.Tiles(groups)
@@ -95,13 +94,13 @@ func (s *Store) groupCV(conn *sqlite.Conn, b *Blob, group int64) (bao.CV, error)
 	var path [bao.TileHeight]bao.Step
 	for level := range levels {
 		t, unit := bao.TileAbove(group, level)
-		tile := s.tiles.get(tileID(b.id, t))
-		if tile == nil {
-			continue
-		}
 		steps := bao.AppendPath(path[:0], t.Units(groups), unit)
-		if len(steps) > 0 && tile.verified.Load()&(1<<steps[0].Number) != 0 {
-			from = level // follow needs no CV for a top that is verified
+		if len(steps) == 0 {
+			continue // the only unit of its tile: its CV is the tile's
+		}
+		last := steps[len(steps)-1]
+		if tile := s.tiles.get(tileID(b.id, t)); tile != nil && tile.isVerified(last) {
+			cv, from = last.Child(tile.pairs), level-1
 			break
 		}
 	}
@@ -109,7 +108,7 @@ func (s *Store) groupCV(conn *sqlite.Conn, b *Blob, group int64) (bao.CV, error)
 		t, unit := bao.TileAbove(group, level)
 		steps := bao.AppendPath(path[:0], t.Units(groups), unit)
 		if len(steps) == 0 {
-			continue // the only unit of its tile: its CV is the tile's
+			continue
 		}
 		tile, err := s.loadTile(conn, b.id, t, groups)
 		if err != nil {
@@ -123,23 +122,22 @@ func (s *Store) groupCV(conn *sqlite.Conn, b *Blob, group int64) (bao.CV, error)
 	return cv, nil
 }
 
+func (t *cachedTile) isVerified(step bao.Step) bool {
+	return t.verified.Load()&(1<<step.Number) != 0
+}
+
 // follow goes from the tile's top, whose CV is known, to the unit that steps
 // lead to, and returns that one's CV. It verifies each pair once.
 func (t *cachedTile) follow(steps []bao.Step, cv bao.CV, root bool) (bao.CV, error) {
 	for _, step := range steps {
-		pair := bao.Pair(t.pairs, step.Number)
-		if t.verified.Load()&(1<<step.Number) == 0 {
-			if bao.ParentCV(pair, root) != cv {
+		if !t.isVerified(step) {
+			if bao.ParentCV(bao.Pair(t.pairs, step.Number), root) != cv {
 				return bao.CV{}, fmt.Errorf("outboard: %w", bao.ErrMismatch)
 			}
 			t.verified.Or(1 << step.Number)
 		}
 		root = false
-		if step.Right {
-			cv = bao.CV(pair[32:])
-		} else {
-			cv = bao.CV(pair[:32])
-		}
+		cv = step.Child(t.pairs)
 	}
 	return cv, nil
 }
@@ -214,6 +212,11 @@ func (s *Store) WriteOutboard(ctx context.Context, hash Hash, w io.Writer) error
 	}
 	defer b.Close()
 	tiles := tileReader{s.pool, ctx, b.id, bao.Groups(b.size)}
+	if b.size > 0 { // the size that is written first is proven by the last byte
+		if _, err := b.ReadAt(make([]byte, 1), b.size-1); err != nil {
+			return fmt.Errorf("outboard: %w", err)
+		}
+	}
 	err = bao.WriteOutboard(w, bao.CV(hash), b.size, tiles)
 	if errors.Is(err, bao.ErrMismatch) {
 		err = &mapped{ErrCorrupt, err}

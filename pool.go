@@ -24,7 +24,7 @@ const (
 	// writerCacheKiB bounds the pages that the writing connection keeps; a
 	// batch that dirties more spills them to the WAL.
 	writerCacheKiB = 16 << 10
-	readerCacheKiB = 1 << 10
+	readerCacheKiB = 4 << 10
 )
 
 var (
@@ -69,12 +69,27 @@ func readEmbedded(files embed.FS, name string) string {
 	return string(b)
 }
 
-// prepareAll prepares every query, so that one which the schema does not allow
-// is an error here and cannot be one later.
+// control are the statements about transactions.
+var control = []string{
+	"begin", "begin immediate", "commit", "rollback",
+	"savepoint request", "release request", "rollback to request",
+}
+
+// prepareAll prepares every statement, so that one which the schema does not
+// allow is an error here and cannot be one later.
 func prepareAll(conn *sqlite.Conn) error {
-	for name, text := range queries {
+	for _, text := range control {
 		if _, err := conn.Prepare(text); err != nil {
+			return err
+		}
+	}
+	for name, text := range queries {
+		_, err := conn.Prepare(text)
+		if sqlite.ErrCode(err) == sqlite.ResultError { // no such table or column
 			return fmt.Errorf("%w: query %s: %w", ErrCorrupt, name, err)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -134,6 +149,7 @@ type pool struct {
 	slots   chan struct{} // one token for each connection that is taken
 	closing chan struct{} // closed by close
 	wanted  chan struct{} // holds a token when a taker had to wait
+	waiting atomic.Int64  // takers that wait
 
 	mu   sync.Mutex
 	idle []*reader // last used on top, so that few caches stay warm
@@ -185,6 +201,8 @@ func (p *pool) takeSlot(ctx context.Context) error {
 		return nil
 	default:
 	}
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
 	select {
 	case p.wanted <- struct{}{}:
 	default:
@@ -214,13 +232,13 @@ func (p *pool) suspend() bool {
 			return false
 		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, r := range p.idle {
-		r.endTx()
-		r.Close()
+	// Who waited before the last slot was taken may have lost its token above;
+	// who comes later leaves one.
+	if p.waiting.Load() > 0 {
+		p.resume()
+		return false
 	}
-	p.idle = nil
+	p.closeIdle()
 	return true
 }
 
@@ -311,6 +329,12 @@ func (p *pool) close() error {
 	for range cap(p.slots) {
 		p.slots <- struct{}{}
 	}
+	return p.closeIdle()
+}
+
+func (p *pool) closeIdle() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var errs []error
 	for _, r := range p.idle {
 		r.endTx()

@@ -84,8 +84,8 @@ type Store struct {
 	closeErr  error
 
 	// nextID is the id of the next blob. The writer's goroutine owns it. It
-	// never goes back while the store is open, so an id that a reader
-	// remembers cannot come to mean another blob.
+	// never goes back while the store is open, so an id that a reader of this
+	// process remembers cannot come to mean another blob.
 	nextID int64
 }
 
@@ -183,7 +183,7 @@ func (s *Store) openReadOnly(opts *Options) error {
 	}
 	// Without the right to make a -shm file, a database that nobody writes
 	// can still be read as it is.
-	if _, statErr := os.Stat(s.loc.wal()); errors.Is(statErr, fs.ErrNotExist) {
+	if s.loc.alone() {
 		s.loc = s.loc.immutable()
 		err = s.startReading(opts)
 	}
@@ -231,7 +231,7 @@ func (s *Store) openReadWrite(ctx context.Context, opts *Options) (err error) {
 		return errors.Join(mapSQLite(err), conn.Close())
 	}
 	s.pool = newPool(s.loc, opts.readers())
-	if s.writer, err = newWriter(conn, s.pool, s.file, opts.Durability); err != nil {
+	if s.writer, err = newWriter(conn, s.pool, s.file, opts.Durability, s.log); err != nil {
 		return errors.Join(mapSQLite(err), s.pool.close(), conn.Close())
 	}
 	if !hidden {
@@ -260,9 +260,10 @@ func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
 	return hidden, errors.Join(err, stmt.Reset())
 }
 
-// stepInt returns the first column of a statement's only row.
+// stepInt returns the first column of a statement's first row, 0 without one.
 func stepInt(stmt *sqlite.Stmt) (n int64, err error) {
-	if _, err = stmt.Step(); err == nil {
+	found, err := stmt.Step()
+	if found {
 		n = stmt.ColumnInt64(0)
 	}
 	return n, errors.Join(err, stmt.Reset())

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cairnstore/cairn"
@@ -228,6 +229,31 @@ func TestLockedByProcess(t *testing.T) {
 	mustBeSound(t, s)
 }
 
+// TestOpenRace opens one database that does not exist yet from several
+// processes at once. One gets it, the others are told who has it.
+func TestOpenRace(t *testing.T) {
+	path := tempPath(t)
+	var wg sync.WaitGroup
+	winners := make(chan *child, 4)
+	for range cap(winners) {
+		wg.Go(func() { winners <- startChild(t, "tryhold", path) })
+	}
+	wg.Wait()
+	close(winners)
+	held := 0
+	for c := range winners {
+		switch text := c.stdout.Text(); {
+		case text == "ready":
+			held++
+		case !strings.Contains(text, "locked"):
+			t.Errorf("the loser got: %s", text)
+		}
+	}
+	if held != 1 {
+		t.Errorf("%d processes have the store", held)
+	}
+}
+
 func TestReadOnly(t *testing.T) {
 	path := tempPath(t)
 	w := open(t, path, nil)
@@ -318,6 +344,8 @@ func TestClosed(t *testing.T) {
 			"Check":    func() error { return firstError(s.Check(ctx, nil)) },
 			"ReadAt":   func() error { _, err := b.ReadAt(buf, 0); return err },
 			"Read":     func() error { _, err := b.Read(buf); return err },
+			"AddFile":  func() error { _, err := s.AddFile(ctx, "absent", nil); return err },
+			"Seek":     func() error { _, err := b.Seek(0, io.SeekStart); return err },
 			"WriteTo":  func() error { _, err := b.WriteTo(io.Discard); return err },
 		} {
 			if err := call(); !errors.Is(err, cairn.ErrClosed) || !errors.Is(err, fs.ErrClosed) {

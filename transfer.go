@@ -11,8 +11,12 @@ import (
 )
 
 // AddFile stores a regular file's content as [Store.Add] does. The file is
-// only read; errors of the file system come wrapped.
+// only read. What is no regular file is [ErrMismatch], a file of the store
+// itself [ErrConflict]; errors of the file system come wrapped.
 func (s *Store) AddFile(ctx context.Context, path string, opts *AddOptions) (*TempTag, error) {
+	if err := s.refuseOwn(path); err != nil {
+		return nil, fmt.Errorf("add file %q: %w", path, err)
+	}
 	f, err := openRegular(path)
 	if err != nil {
 		return nil, fmt.Errorf("add file: %w", err)
@@ -23,6 +27,26 @@ func (s *Store) AddFile(ctx context.Context, path string, opts *AddOptions) (*Te
 		return nil, fmt.Errorf("add file %q: %w", path, err)
 	}
 	return tag, nil
+}
+
+// refuseOwn returns ErrConflict for the database and the files beside it: to
+// replace one would lose data, and to open and close the database would drop
+// SQLite's locks on it.
+func (s *Store) refuseOwn(path string) error {
+	if err := s.pool.open(); err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil || s.loc.memory {
+		return nil // whoever opens the file reports it
+	}
+	for _, ending := range []string{"", "-wal", "-shm", "-journal", "-lock"} {
+		own, err := os.Stat(s.loc.path + ending)
+		if err == nil && os.SameFile(info, own) {
+			return fmt.Errorf("%w: a file of this store", ErrConflict)
+		}
+	}
+	return nil
 }
 
 // openRegular opens a file for reading, unless it is something whose reading
@@ -49,7 +73,8 @@ type ExportOptions struct {
 // or replaces: a crash or an error at any moment leaves either the old state
 // or the whole new file, and after nil the new file is durable. Missing parent
 // directories are made. A directory, a symbolic link or a device at target is
-// [ErrConflict].
+// [ErrConflict], like a file of the store itself. Otherwise errors are those of
+// [Store.Blob], of reading it, and of the file system.
 func (s *Store) Export(ctx context.Context, hash Hash, target string, opts *ExportOptions) error {
 	if err := s.export(ctx, hash, target, opts); err != nil {
 		return fmt.Errorf("export to %q: %w", target, err)
@@ -63,6 +88,9 @@ func (s *Store) export(ctx context.Context, hash Hash, target string, opts *Expo
 		return err
 	}
 	defer b.Close()
+	if err := s.refuseOwn(target); err != nil {
+		return err
+	}
 	if info, err := os.Lstat(target); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: what is there is no regular file", ErrConflict)
 	}

@@ -109,3 +109,20 @@ func TestExportDamaged(t *testing.T) {
 		t.Errorf("%d bytes before the damage", n)
 	}
 }
+
+// TestOwnFiles: a store must neither replace its own files nor read them.
+func TestOwnFiles(t *testing.T) {
+	path := tempPath(t)
+	s := open(t, path, nil)
+	h := add(t, s, []byte("x"))
+	link := filepath.Join(filepath.Dir(path), "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{path, path + "-wal", path + "-shm", path + "-lock", link} {
+		mustBe(t, s.Export(t.Context(), h, name, nil), cairn.ErrConflict)
+		_, err := s.AddFile(t.Context(), name, nil)
+		mustBe(t, err, cairn.ErrConflict)
+	}
+	mustBeSound(t, s)
+}

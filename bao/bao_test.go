@@ -188,9 +188,7 @@ func checkTiles(t *testing.T, tr *tree) {
 					t.Fatalf("%d groups: way to group %d breaks in %v", groups, g, tile)
 				}
 				root = false
-				if cv = bao.CV(pair[:32]); step.Right {
-					cv = bao.CV(pair[32:])
-				}
+				cv = step.Child(tr.tiles[tile])
 			}
 		}
 	}

@@ -28,6 +28,9 @@ func OutboardSize(size int64) int64 {
 // little-endian, then the pairs in pre-order. Every pair is checked against
 // the root before it is written; one that does not match is [ErrMismatch].
 func WriteOutboard(w io.Writer, root CV, size int64, tiles TileReader) error {
+	if size < 0 || Tiles(Groups(size)) > MaxTileLevels {
+		return fmt.Errorf("%w: no blob has %d bytes", ErrMismatch, size)
+	}
 	bw := bufio.NewWriter(w)
 	var prefix [8]byte
 	binary.LittleEndian.PutUint64(prefix[:], uint64(size))

@@ -63,6 +63,16 @@ type Step struct {
 	Right  bool  // whether the way goes on to the right child
 }
 
+// Child returns the chaining value that the way goes on to, from the tile's
+// pairs.
+func (s Step) Child(pairs []byte) CV {
+	pair := Pair(pairs, s.Number)
+	if s.Right {
+		return CV(pair[32:])
+	}
+	return CV(pair[:32])
+}
+
 // AppendPath appends to steps the way from the top of a tile that joins the
 // given number of units to one of them (0 ≤ unit < units ≤ 64): at most six
 // steps, none where units is 1.

@@ -1,0 +1,1 @@
+select "id" as "id", "data" as "data" from "row" where "id" = :from;

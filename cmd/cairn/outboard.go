@@ -25,19 +25,27 @@ func (c *outboardCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	outboard, err := store.Outboard(ctx, c.Hash)
-	if err != nil {
-		return err
-	}
-	if c.NoSize {
-		outboard = outboard[sizeLen:]
-	}
 	write := func(w io.Writer) error {
-		_, err := w.Write(outboard)
-		return err
+		if c.NoSize {
+			w = &skipWriter{w: w, skip: sizeLen}
+		}
+		return store.WriteOutboard(ctx, c.Hash, w)
 	}
 	if c.Output != nil {
 		return replaceFile(*c.Output, write)
 	}
 	return write(a.out)
+}
+
+// A skipWriter leaves out the first bytes that it is given.
+type skipWriter struct {
+	w    io.Writer
+	skip int
+}
+
+func (s *skipWriter) Write(p []byte) (int, error) {
+	n := min(s.skip, len(p))
+	s.skip -= n
+	m, err := s.w.Write(p[n:])
+	return n + m, err
 }

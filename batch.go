@@ -33,7 +33,7 @@ const (
 // counters are published as the expvar "cairn", summed over all stores of the
 // process.
 var counters struct {
-	batches, requests, bytes, commitNanos expvar.Int
+	batches, requests, bytes, commitNanos, syncNanos expvar.Int
 }
 
 func init() {
@@ -42,6 +42,7 @@ func init() {
 	m.Set("requests", &counters.requests)
 	m.Set("bytes", &counters.bytes)
 	m.Set("commit_ns", &counters.commitNanos)
+	m.Set("sync_ns", &counters.syncNanos)
 }
 
 // A request is one caller's change. It runs inside a savepoint of its own, so
@@ -225,7 +226,7 @@ func (w *writer) runBatch(first *request) {
 	if len(committed) == 0 {
 		return
 	}
-	w.count(len(committed), batch.bytes)
+	w.count(committed)
 	w.synced <- committed
 	if w.ckpt != nil {
 		w.ckpt.wrote(batch.bytes, len(committed))
@@ -233,12 +234,14 @@ func (w *writer) runBatch(first *request) {
 }
 
 // count notes a commit.
-func (w *writer) count(requests int, bytes int64) {
+func (w *writer) count(committed []*request) {
 	w.pool.commits.Add(1)
-	w.bulkRest -= bytes
 	counters.batches.Add(1)
-	counters.requests.Add(int64(requests))
-	counters.bytes.Add(bytes)
+	counters.requests.Add(int64(len(committed)))
+	for _, req := range committed {
+		w.bulkRest -= req.cost
+		counters.bytes.Add(req.cost - requestOverhead)
+	}
 }
 
 // A batch is the requests of one transaction, in the making. The writer's
@@ -479,7 +482,9 @@ func (w *writer) sync() error {
 	if !w.durable {
 		return nil
 	}
+	start := time.Now()
 	err := w.wal.sync()
+	counters.syncNanos.Add(int64(time.Since(start)))
 	if err != nil {
 		err = fmt.Errorf("sync: %w: reopen the store", err)
 		w.failed.Store(&err)

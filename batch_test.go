@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -114,10 +115,76 @@ func TestQueueIsBounded(t *testing.T) {
 			mustBe(t, err, context.Canceled)
 		})
 	}
+	const fit = cairn.QueueBytes/cairn.SegmentSize - 1
+	for s.Queued() < fit {
+		runtime.Gosched()
+	}
+	for range 100 {
+		runtime.Gosched()
+		if n := s.Queued(); n > fit {
+			t.Fatalf("%d requests of 1 MiB are queued", n)
+		}
+	}
 	cancel()
 	waiting.Wait() // while the writer is still held up
 	close(gate)
 	wg.Wait()
+}
+
+// TestCommitFails has the COMMIT of a batch fail. Every waiter is told, nothing
+// of the batch stays, and the next one is written.
+func TestCommitFails(t *testing.T) {
+	s := open(t, ":memory:", nil)
+	err := s.OnWriter(t.Context(), func(conn *sqlite.Conn) error {
+		return sqlitex.ExecuteScript(conn, `
+			create table parent (x integer primary key);
+			create table child (x references parent deferrable initially deferred);`, nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.OnWriter(t.Context(), func(conn *sqlite.Conn) error {
+		// Outside the transaction, where alone the pragma has an effect.
+		for _, text := range []string{"rollback", "pragma foreign_keys = on", "begin immediate"} {
+			if err := sqlitex.ExecuteTransient(conn, text, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate, running := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		s.OnWriter(context.Background(), func(*sqlite.Conn) error { close(running); <-gate; return nil })
+	})
+	<-running
+	errs := make([]error, 8)
+	for i := range errs {
+		wg.Go(func() {
+			if i == 3 {
+				errs[i] = s.Exec(context.Background(), "insert into child values (1)")
+			} else {
+				_, errs[i] = s.AddBytes(context.Background(), content(uint64(i), 10_000), nil)
+			}
+		})
+	}
+	for s.Queued() < len(errs) {
+		runtime.Gosched()
+	}
+	close(gate)
+	wg.Wait()
+	for i, err := range errs {
+		if err == nil || !strings.Contains(err.Error(), "commit") {
+			t.Errorf("waiter %d: %v", i, err)
+		}
+	}
+	if n := count(t, s, "blob"); n != 0 {
+		t.Errorf("%d blobs stayed", n)
+	}
+	add(t, s, content(1, 10_000))
 }
 
 // TestCloseDrains closes while adds are queued. Each is done or refused.
@@ -311,8 +378,8 @@ func TestForeignWriter(t *testing.T) {
 func TestWALIsBounded(t *testing.T) {
 	path := tempPath(t)
 	s := open(t, path, nil)
-	for i := range 4 {
-		h := add(t, s, content(uint64(i), cairn.WALLimit))
+	for i := range 3 * cairn.WALLimit / cairn.SegmentSize {
+		h := add(t, s, content(uint64(i), cairn.SegmentSize-1))
 		if _, err := read(t.Context(), s, h); err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +388,7 @@ func TestWALIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		if info.Size() > cairn.WALLimit+4*cairn.BatchBytes {
-			t.Errorf("WAL of %d MiB", info.Size()>>20)
+			t.Fatalf("WAL of %d MiB", info.Size()>>20)
 		}
 	}
 	mustBeSound(t, s)

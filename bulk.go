@@ -157,7 +157,7 @@ func (w *writer) bulkTransaction(req *request, behind writeBehind) (next *reques
 		}
 		return req, false
 	}
-	w.count(len(ran), bytes)
+	w.count(ran)
 	return req, true
 }
 

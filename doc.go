@@ -34,13 +34,14 @@
 // All methods of a [Store] may be called from any number of goroutines. One
 // process at a time can have a database open for writing ([ErrLocked] tells
 // which one), any number can read it meanwhile. Callers never see SQLITE_BUSY:
-// a call waits, as long as its context lets it, for another process's lock.
+// a write waits for another process's lock, and until its turn has come its
+// context can withdraw it.
 //
 // # Limits
 //
 // A blob has at most [MaxBlobSize] bytes, 1 TiB. Memory does not grow with the
 // size or the number of blobs: a store holds up to 16 MiB of waiting writes,
-// 16 MiB of pages to be written, 8 MiB of hashes, and about 1 MiB for each
+// 16 MiB of pages to be written, 8 MiB of hashes, and up to 1 MiB for each
 // reading connection. The database must be on a local file system: SQLite's
 // write-ahead log does not work over a network.
 //
@@ -51,7 +52,8 @@
 //
 // # Observation
 //
-// The expvar map "cairn" counts batches, requests, bytes (of requests) and
-// commit_ns, over all stores of the process. The goroutines of a store carry
+// The expvar map "cairn" counts batches, requests and bytes committed, and the
+// nanoseconds spent on commits (commit_ns) and on making them durable
+// (sync_ns), over all stores of the process. The goroutines of a store carry
 // the pprof label "cairn". The sqlite3 shell shows blobs in the view "blobs".
 package cairn

@@ -18,13 +18,11 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer store.Close()
-
 	tag, err := store.Add(ctx, strings.NewReader("hello, cairn\n"), nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer tag.Release() // protects the blob until here
-
 	blob, err := store.Blob(ctx, tag.Hash())
 	if err != nil {
 		log.Fatal(err)

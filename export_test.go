@@ -46,6 +46,9 @@ func (s *Store) Exec(ctx context.Context, text string) error {
 // BreakSync makes every further sync of the WAL fail.
 func (s *Store) BreakSync() error { return s.writer.wal.close() }
 
+// Queued returns how many requests wait for the writer.
+func (s *Store) Queued() int { return len(s.writer.queue) }
+
 // Swept waits until what a crash left has been removed.
 func (s *Store) Swept() { <-s.swept }
 

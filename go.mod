@@ -3,10 +3,10 @@ module github.com/cairnstore/cairn
 go 1.26.0
 
 require (
-	github.com/gofrs/flock v0.13.1
-	golang.org/x/sync v0.24.0
-	lukechampine.com/blake3 v1.4.1
-	zombiezen.com/go/sqlite v1.4.2
+	github.com/gofrs/flock v0.13.1 // the lock that keeps a second writer out
+	golang.org/x/sync v0.24.0 // the semaphore that bounds the writer's queue
+	lukechampine.com/blake3 v1.4.1 // hashing a chunk group in one vector pass
+	zombiezen.com/go/sqlite v1.4.2 // SQLite in pure Go
 )
 
 require (
@@ -20,5 +20,5 @@ require (
 	modernc.org/libc v1.79.0 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
-	modernc.org/sqlite v1.61.1 // indirect
+	modernc.org/sqlite v1.61.1 // indirect; newer than zombiezen asks for: fixes to the WAL
 )

@@ -80,7 +80,6 @@ func (loc location) open(cacheKiB int) (*sqlite.Conn, error) {
 		"pragma synchronous = normal",
 		"pragma wal_autocheckpoint = 0",
 		"pragma trusted_schema = off",
-		"pragma cell_size_check = on",
 		"pragma recursive_triggers = on",
 		"pragma temp_store = memory",
 	} {
@@ -125,7 +124,9 @@ func (loc location) openWriter(ctx context.Context) (_ *sqlite.Conn, err error) 
 	if err != nil {
 		return nil, err
 	}
-	var pragmas []string
+	// Damage must not spread by writing. Reading needs no such check of each
+	// page: what is read of a blob is verified by its hash.
+	pragmas := []string{"pragma cell_size_check = on"}
 	if pages == 0 {
 		pragmas = append(pragmas, fmt.Sprintf("pragma page_size = %d", pageSize), "pragma auto_vacuum = incremental")
 	}

@@ -24,7 +24,7 @@ const (
 	// writerCacheKiB bounds the pages that the writing connection keeps; a
 	// batch that dirties more spills them to the WAL.
 	writerCacheKiB = 16 << 10
-	readerCacheKiB = 4 << 10
+	readerCacheKiB = 1 << 10
 )
 
 var (

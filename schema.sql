@@ -10,7 +10,7 @@ CREATE TABLE "blob" (
   "stored" integer not null check ("stored" >= 0),
   "created" integer not null,
   "last_used" integer not null,
-  check (("hash" is null) = ("state" = 0))
+  check ("hash" is not null or "state" != 2)
 ) strict;
 
 CREATE TABLE "outboard" (

@@ -35,7 +35,7 @@ type Options struct {
 	// Durability is the promise made to writers. Default Durable.
 	Durability Durability
 	// Readers is the most connections that read at once; more readers wait.
-	// Each costs about 1 MiB. Default (and if ≤ 0): twice the number of CPUs,
+	// Each costs up to 1 MiB. Default (and if ≤ 0): twice the number of CPUs,
 	// at least 4.
 	Readers int
 	// Logger gets what happens in the background. Default: nothing is logged.

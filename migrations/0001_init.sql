@@ -6,7 +6,7 @@ create table "setting" (
 
 -- One row a blob. state: 0 hidden (being written, or being dropped: no reader
 -- sees it and Open removes what a crash left), 1 partial, 2 complete.
--- hash is null only while hidden. stored is the number of payload bytes held.
+-- A complete blob has a hash. stored is the number of payload bytes held.
 -- Times are nanoseconds since the Unix epoch.
 create table "blob" (
   "id" integer primary key,
@@ -16,7 +16,7 @@ create table "blob" (
   "stored" integer not null check ("stored" >= 0),
   "created" integer not null,
   "last_used" integer not null,
-  check (("hash" is null) = ("state" = 0))
+  check ("hash" is not null or "state" != 2)
 ) strict;
 
 create unique index "blob_hash" on "blob" ("hash") where "hash" is not null;

@@ -83,8 +83,10 @@ func (c *checkpointer) suspend() error {
 func (c *checkpointer) loop() {
 	defer close(c.ended)
 	for full := range c.kick {
-		c.pool.releaseSnapshots()
-		c.reply <- c.checkpoint(full)
+		c.pool.releaseSnapshots(full)
+		state := c.checkpoint(full)
+		c.pool.keepSnapshots()
+		c.reply <- state
 	}
 }
 

@@ -151,8 +151,9 @@ type pool struct {
 	wanted  chan struct{} // holds a token when a taker had to wait
 	waiting atomic.Int64  // takers that wait
 
-	mu   sync.Mutex
-	idle []*reader // last used on top, so that few caches stay warm
+	mu       sync.Mutex
+	idle     []*reader // last used on top, so that few caches stay warm
+	emptying bool      // a checkpoint wants the WAL to itself: keep no transaction
 }
 
 func newPool(loc location, size int) *pool {
@@ -281,10 +282,10 @@ func (p *pool) pop() (*reader, error) {
 }
 
 func (p *pool) put(r *reader) {
-	if !p.keepTx {
+	p.mu.Lock()
+	if !p.keepTx || p.emptying {
 		r.endTx()
 	}
-	p.mu.Lock()
 	p.idle = append(p.idle, r)
 	p.mu.Unlock()
 	<-p.slots
@@ -313,13 +314,22 @@ func (r *reader) endTx() {
 }
 
 // releaseSnapshots ends the transactions of the idle connections, so that a
-// checkpoint can reach the end of the WAL.
-func (p *pool) releaseSnapshots() {
+// checkpoint can reach the end of the WAL. If that is to be emptied, none is
+// kept until keepSnapshots: one that began before the end was reached would
+// stand in the way.
+func (p *pool) releaseSnapshots(emptying bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.emptying = emptying
 	for _, r := range p.idle {
 		r.endTx()
 	}
+}
+
+func (p *pool) keepSnapshots() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.emptying = false
 }
 
 // close makes every further take fail, waits until all connections are back,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"expvar"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -238,7 +239,7 @@ func TestDiskFull(t *testing.T) {
 		t.Skip("mounting a small tmpfs needs root")
 	}
 	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", dir).CombinedOutput(); err != nil {
 		t.Skipf("cannot mount a tmpfs here: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
@@ -255,20 +256,17 @@ func TestDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	ballast := filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 64<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	rest := int64(64 << 20)
-	fill(t, s, func() { // half of it each time
-		if rest /= 2; os.Truncate(ballast, rest) != nil {
-			t.Error("no room")
+	size := 48
+	grow := func(by int) {
+		size += by
+		option := fmt.Sprintf("remount,size=%dm", size)
+		if out, err := exec.Command("mount", "-o", option, dir).CombinedOutput(); err != nil {
+			t.Fatalf("no room: %v: %s", err, out)
 		}
-	})
-	// What the WAL holds has to find room in the database.
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
 	}
+	fill(t, s, func() { grow(48) })
+	// What the WAL holds has to find room in the database.
+	grow(256)
 }
 
 // fill adds until the store is full, makes room, deletes everything, and does

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"syscall"
 
 	"zombiezen.com/go/sqlite"
 )
@@ -17,12 +16,12 @@ var (
 	// ErrNotFound: what was asked for is not in the store, or there is no
 	// database at the path. It is also [fs.ErrNotExist].
 	ErrNotFound error = &sentinel{"not found", fs.ErrNotExist}
-	// ErrCorrupt: stored bytes are not what they must be. For a blob it comes
-	// as a [*CorruptError] with the exact byte ranges.
+	// ErrCorrupt: what is stored is not what it must be. Where it is bytes of
+	// a blob, it comes as a [*CorruptError] with the exact ranges.
 	ErrCorrupt error = &sentinel{"damaged data", nil}
 	// ErrMissing: the blob is partial and lacks what was asked for.
 	ErrMissing error = &sentinel{"data not present", nil}
-	// ErrFull: the disk, the page limit or the capacity is full. The write
+	// ErrFull: the disk, or the database's page limit, is full. The write
 	// that got it left nothing behind, and writing works again once there is
 	// room.
 	ErrFull error = &sentinel{"no space left", nil}
@@ -123,10 +122,6 @@ func mapSQLite(err error) error {
 		return &mapped{ErrNotCairn, err}
 	case sqlite.ResultReadOnly, sqlite.ResultPerm:
 		return &mapped{ErrReadOnly, err}
-	case sqlite.ResultIOErr:
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-			return &mapped{ErrFull, err}
-		}
 	case sqlite.ResultInterrupt:
 		return &mapped{context.Canceled, err}
 	}

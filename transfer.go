@@ -71,7 +71,8 @@ type ExportOptions struct {
 
 // Export writes a blob's verified content to the file target, which it makes
 // or replaces: a crash or an error at any moment leaves either the old state
-// or the whole new file, and after nil the new file is durable. Missing parent
+// or the whole new file, and after nil the new file is durable (directories that had to be
+// made for it are not synced themselves). Missing parent
 // directories are made. A directory, a symbolic link or a device at target is
 // [ErrConflict], like a file of the store itself. Otherwise errors are those of
 // [Store.Blob], of reading it, and of the file system.

@@ -22,9 +22,6 @@ const (
 	// the groups of one tile of the lowest level.
 	segmentGroups = bao.TileUnits
 	segmentSize   = segmentGroups * bao.GroupSize
-	// segmentsInFlight of one large add may wait for the writer, each in its
-	// own buffer.
-	segmentsInFlight = 6
 )
 
 // AddOptions configure an addition. Nil is the default.
@@ -142,22 +139,25 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 	if err := s.guard.hold(ctx, hash); err != nil {
 		return nil, err
 	}
+	var partial int64 // the id of a partial blob that it replaces
 	err = s.write(ctx, int64(len(data)), func(conn *sqlite.Conn) error {
+		partial = 0
 		now := time.Now().UnixNano()
 		id := s.newID()
-		stmt := prep(conn, "blob_insert")
-		stmt.SetInt64(":id", id)
-		stmt.SetBytes(":hash", hash[:])
-		stmt.SetInt64(":size", int64(len(data)))
-		stmt.SetInt64(":now", now)
-		if err := exec(stmt); err != nil {
-			return err
-		}
-		if conn.Changes() == 0 {
-			known, err := touchBlob(conn, hash, now)
-			if err == nil && !known {
-				err = fmt.Errorf("%w: blob %v is not complete", ErrConflict, hash)
+		inserted, err := insertBlob(conn, id, hash, int64(len(data)), now)
+		if err == nil && !inserted {
+			old, err := touchBlob(conn, hash, now)
+			if err != nil || old.State == Complete {
+				return err
 			}
+			// What is there of it gives way. It is small, as this is.
+			partial = old.id
+			if err := removeBlob(conn, partial); err != nil {
+				return err
+			}
+			_, err = insertBlob(conn, id, hash, int64(len(data)), now)
+		}
+		if err != nil {
 			return err
 		}
 		return insertSegment(conn, id, 0, data, tiles)
@@ -165,6 +165,10 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 	if err != nil {
 		s.guard.release(hash)
 		return nil, err
+	}
+	s.observers.reset(hash)
+	if partial != 0 {
+		s.tiles.drop(partial)
 	}
 	return s.newTempTag(HashAndFormat{hash, opts.format()}), nil
 }
@@ -212,31 +216,46 @@ func hashGroup(data []byte, group int64, root bool) bao.CV {
 	return bao.GroupCV(buf, copy(buf[:], data), group, root)
 }
 
-// touchBlob looks for a complete blob and, if there is one, notes its use.
-func touchBlob(conn *sqlite.Conn, hash Hash, now int64) (known bool, err error) {
+// insertBlob makes the row of a complete blob, unless there is one of its hash.
+func insertBlob(conn *sqlite.Conn, id int64, hash Hash, size, now int64) (inserted bool, err error) {
+	stmt := prep(conn, "blob_insert")
+	stmt.SetInt64(":id", id)
+	stmt.SetBytes(":hash", hash[:])
+	stmt.SetInt64(":size", size)
+	stmt.SetInt64(":now", now)
+	err = exec(stmt)
+	return conn.Changes() > 0, err
+}
+
+// touchBlob looks for a blob and, if it is complete, notes its use.
+func touchBlob(conn *sqlite.Conn, hash Hash, now int64) (blobRow, error) {
 	blob, err := findBlob(conn, hash)
 	if err != nil || blob.State != Complete {
-		return false, err
+		return blob, err
 	}
 	stmt := prep(conn, "blob_touch")
 	stmt.SetInt64(":id", blob.id)
 	stmt.SetInt64(":now", now)
-	return true, exec(stmt)
+	return blob, exec(stmt)
 }
 
 // insertSegment stores data as rows from the given group on, and the tiles
 // that became complete with it. No data is one empty row.
 func insertSegment(conn *sqlite.Conn, id, group int64, data []byte, tiles []tile) error {
-	stmt := prep(conn, "row_insert")
 	for off := 0; off == 0 || off < len(data); off += bao.GroupSize {
-		stmt.SetInt64(":id", rowID(id, group))
-		stmt.SetBytes(":data", data[off:min(off+bao.GroupSize, len(data))])
-		if err := exec(stmt); err != nil {
+		if err := insertRow(conn, id, group, data[off:min(off+bao.GroupSize, len(data))]); err != nil {
 			return err
 		}
 		group++
 	}
 	return insertTiles(conn, id, tiles)
+}
+
+func insertRow(conn *sqlite.Conn, id, group int64, data []byte) error {
+	stmt := prep(conn, "row_insert")
+	stmt.SetInt64(":id", rowID(id, group))
+	stmt.SetBytes(":data", data)
+	return exec(stmt)
 }
 
 func insertTiles(conn *sqlite.Conn, id int64, tiles []tile) error {
@@ -260,19 +279,16 @@ func tileID(blob int64, t bao.Tile) int64 {
 // A largeAdd writes a blob of unknown size under a hidden blob row, one
 // segment a transaction, while the next segment is read and hashed.
 type largeAdd struct {
-	s       *Store
-	ctx     context.Context
+	steps
 	builder bao.Builder
 	tiles   []tile // complete, not yet handed to the writer
 	size    int64
-	id      int64 // set by the first request; read when that is answered
-	lost    error // why a step that had succeeded was undone; the writer owns it
-	pending []*request
+	id      int64 // set by the first step; read when that is settled
 }
 
 // addLarge stores the full first segment and the rest of r.
 func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]byte, opts *AddOptions) (_ *TempTag, err error) {
-	a := &largeAdd{s: s, ctx: ctx}
+	a := &largeAdd{steps: steps{s: s, ctx: ctx}}
 	a.builder.Emit = collectTiles(&a.tiles)
 	defer func() {
 		if err != nil {
@@ -314,29 +330,12 @@ func (a *largeAdd) segment(buf *[segmentSize]byte, n int) error {
 	}
 	tiles := a.tiles
 	a.tiles = nil
-	for len(a.pending) >= segmentsInFlight {
-		if err := a.settle(); err != nil {
-			return err
-		}
-	}
-	return a.enqueue(int64(n), func(conn *sqlite.Conn) error {
+	return a.enqueue(int64(n), a.size > bulkMin, func(conn *sqlite.Conn) error {
 		if err := a.stage(conn, group == 0); err != nil {
 			return err
 		}
 		return insertSegment(conn, a.id, group, buf[:n], tiles)
-	}, buf)
-}
-
-// enqueue hands a lazy step to the writer. Its buffer goes back for reuse when
-// the step is settled.
-func (a *largeAdd) enqueue(cost int64, run func(conn *sqlite.Conn) error, buf *[segmentSize]byte) error {
-	req := &request{ctx: a.ctx, run: run, cost: cost + requestOverhead, lazy: true, bulk: a.size > bulkMin, done: make(chan error, 1), buf: buf}
-	req.lost = func(err error) { a.lost = err }
-	if err := a.s.writer.enqueue(req); err != nil {
-		return err
-	}
-	a.pending = append(a.pending, req)
-	return nil
+	}, nil, buf)
 }
 
 // errStaging is the outcome of a step whose predecessors were rolled back; the
@@ -366,42 +365,40 @@ func (a *largeAdd) stage(conn *sqlite.Conn, first bool) error {
 	return exec(stmt)
 }
 
-// settle waits for the oldest step.
-func (a *largeAdd) settle() error {
-	req := a.pending[0]
-	a.pending = a.pending[1:]
-	err := req.wait()
-	if req.buf != nil {
-		segments.Put(req.buf)
-	}
-	return err
-}
-
-// publish makes the blob visible and complete, or drops it if its content is
-// in the store already. Only with publish's commit does anybody see the blob;
-// a crash before that leaves hidden rows that the next Open removes.
+// publish makes the blob visible and complete in place of a partial one, or
+// drops it if its content is in the store already. Only with publish's commit
+// does anybody see the blob; a crash before that leaves hidden rows that the
+// next Open removes, one after it at most those of the partial blob.
 func (a *largeAdd) publish() (Hash, error) {
 	root, err := a.builder.Finish()
 	if err != nil {
 		return Hash{}, err
 	}
 	hash := Hash(root)
-	for len(a.pending) > 0 {
-		if err := a.settle(); err != nil {
-			return Hash{}, err
-		}
+	if err := a.settleAll(); err != nil {
+		return Hash{}, err
 	}
 	if err := a.s.guard.hold(a.ctx, hash); err != nil {
 		return Hash{}, err
 	}
-	known := false
-	err = a.s.write(a.ctx, 0, func(conn *sqlite.Conn) (err error) {
+	var rest int64 // the blob to discard: ours, the partial one, or none
+	err = a.s.write(a.ctx, 0, func(conn *sqlite.Conn) error {
 		if a.lost != nil {
 			return a.lost
 		}
 		now := time.Now().UnixNano()
-		if known, err = touchBlob(conn, hash, now); known || err != nil {
+		old, err := touchBlob(conn, hash, now)
+		if err != nil {
 			return err
+		}
+		if old.State == Complete {
+			rest = a.id
+			return nil
+		}
+		if rest = old.id; old.State == Partial {
+			if err := hideBlob(conn, old.id); err != nil {
+				return err
+			}
 		}
 		stmt := prep(conn, "blob_publish")
 		stmt.SetInt64(":id", a.id)
@@ -417,17 +414,17 @@ func (a *largeAdd) publish() (Hash, error) {
 		a.s.guard.release(hash)
 		return Hash{}, err
 	}
-	if known {
-		a.s.discard(a.ctx, a.id)
+	a.s.observers.reset(hash)
+	if rest != 0 {
+		a.s.tiles.drop(rest)
+		a.s.discard(a.ctx, rest)
 	}
 	return hash, nil
 }
 
 // abandon removes what has been written of a blob that will not be.
 func (a *largeAdd) abandon() {
-	for len(a.pending) > 0 {
-		a.settle() // the add has failed already; this only waits
-	}
+	a.settleAll() // the add has failed already; this only waits
 	if a.id != 0 {
 		a.s.discard(a.ctx, a.id)
 	}

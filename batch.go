@@ -52,8 +52,11 @@ type request struct {
 	// run makes the change. It may be called again, from the start, when the
 	// transaction it ran in had to be rolled back for another's sake. The
 	// writer's goroutine calls it.
-	run  func(conn *sqlite.Conn) error
-	cost int64 // bytes it holds while it waits
+	run func(conn *sqlite.Conn) error
+	// after, if not nil, is called on the writer's goroutine when the change is
+	// committed, which may be before it is durable. It must not block.
+	after func()
+	cost  int64 // bytes it holds while it waits
 	// lazy requests are answered when committed, before the commit is
 	// durable, or in bulk mode (see bulk.go) when run: the steps of a change
 	// whose last step is not lazy.
@@ -226,21 +229,24 @@ func (w *writer) runBatch(first *request) {
 	if len(committed) == 0 {
 		return
 	}
-	w.count(committed)
+	w.committed(committed)
 	w.synced <- committed
 	if w.ckpt != nil {
 		w.ckpt.wrote(batch.bytes, len(committed))
 	}
 }
 
-// count notes a commit.
-func (w *writer) count(committed []*request) {
+// committed notes a commit.
+func (w *writer) committed(reqs []*request) {
 	w.pool.commits.Add(1)
 	counters.batches.Add(1)
-	counters.requests.Add(int64(len(committed)))
-	for _, req := range committed {
+	counters.requests.Add(int64(len(reqs)))
+	for _, req := range reqs {
 		w.bulkRest -= req.cost
 		counters.bytes.Add(req.cost - requestOverhead)
+		if req.after != nil {
+			req.after()
+		}
 	}
 }
 

@@ -2,14 +2,10 @@ package cairn
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"sync"
 	"time"
 
-	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -42,11 +38,14 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // Status is what the store knows of one blob. Sizes are in bytes; all but
 // State is zero for an absent one.
 type Status struct {
-	State    State
-	Size     int64
-	Stored   int64 // of Size, what is present
-	Created  time.Time
-	LastUsed time.Time
+	State State
+	Size  int64
+	// SizeProven tells whether the last chunk has been verified. Until then
+	// Size is what a peer has said.
+	SizeProven bool
+	Stored     int64 // of Size, what is present
+	Created    time.Time
+	LastUsed   time.Time
 }
 
 // BlobInfo is one blob in a listing.
@@ -57,7 +56,8 @@ type BlobInfo struct {
 
 // blobRow is a blob's row in the database, with state Absent if there is none.
 type blobRow struct {
-	id int64
+	id   int64
+	hash Hash
 	Status
 }
 
@@ -67,30 +67,36 @@ func findBlob(conn *sqlite.Conn, hash Hash) (blobRow, error) {
 	stmt.SetBytes(":hash", hash[:])
 	found, err := stmt.Step()
 	if err != nil || !found {
-		return blobRow{}, err
+		return blobRow{hash: hash}, err
 	}
-	blob := blobRow{id: stmt.GetInt64("id"), Status: scanStatus(stmt)}
+	blob := blobRow{id: stmt.GetInt64("id"), hash: hash, Status: scanStatus(stmt)}
 	return blob, stmt.Reset()
+}
+
+// findBlob looks a hash up in a snapshot of its own.
+func (s *Store) findBlob(ctx context.Context, hash Hash) (blob blobRow, err error) {
+	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
+		blob, err = findBlob(conn, hash)
+		return err
+	})
+	return blob, err
 }
 
 func scanStatus(stmt *sqlite.Stmt) Status {
 	return Status{
-		State:    State(stmt.GetInt64("state")),
-		Size:     stmt.GetInt64("size"),
-		Stored:   stmt.GetInt64("stored"),
-		Created:  time.Unix(0, stmt.GetInt64("created")),
-		LastUsed: time.Unix(0, stmt.GetInt64("last_used")),
+		State:      State(stmt.GetInt64("state")),
+		Size:       stmt.GetInt64("size"),
+		SizeProven: stmt.GetInt64("proven") != 0,
+		Stored:     stmt.GetInt64("stored"),
+		Created:    time.Unix(0, stmt.GetInt64("created")),
+		LastUsed:   time.Unix(0, stmt.GetInt64("last_used")),
 	}
 }
 
 // Status tells how much of a blob is in the store. That there is none is not
 // an error.
 func (s *Store) Status(ctx context.Context, hash Hash) (Status, error) {
-	var blob blobRow
-	err := s.pool.read(ctx, func(conn *sqlite.Conn) (err error) {
-		blob, err = findBlob(conn, hash)
-		return err
-	})
+	blob, err := s.findBlob(ctx, hash)
 	if err != nil {
 		return Status{}, fmt.Errorf("status of %v: %w", hash, err)
 	}
@@ -203,331 +209,4 @@ func nextHash(h Hash) (Hash, bool) {
 		}
 	}
 	return h, false
-}
-
-// A Blob is an open handle on a blob. It protects the blob from deletion until
-// it is closed. Every byte it returns has been verified against the hash, down
-// to the 16 KiB group; a group that does not verify is a [*CorruptError] with
-// its byte range, and the others still read.
-//
-// ReadAt may be called concurrently, also with the other methods. Read, Seek
-// and WriteTo share one position, and are for one goroutine at a time.
-type Blob struct {
-	s     *Store
-	ctx   context.Context
-	hash  Hash
-	id    int64
-	size  int64
-	close func()
-
-	// For the goroutine that uses Read, Seek and WriteTo.
-	pos          int64
-	current      *[bao.GroupSize]byte // verified, if not nil
-	currentGroup int64
-
-	mu     sync.RWMutex // held for reading during each ReadAt
-	closed bool
-}
-
-var (
-	_ io.ReaderAt       = (*Blob)(nil)
-	_ io.ReadSeekCloser = (*Blob)(nil)
-	_ io.WriterTo       = (*Blob)(nil)
-)
-
-// Blob opens a complete blob. An absent one is [ErrNotFound], one that is not
-// all there [ErrMissing]. The reads of the handle are bounded by ctx too.
-func (s *Store) Blob(ctx context.Context, hash Hash) (*Blob, error) {
-	b, err := s.openBlob(ctx, hash)
-	if err != nil {
-		return nil, fmt.Errorf("blob %v: %w", hash, err)
-	}
-	return b, nil
-}
-
-func (s *Store) openBlob(ctx context.Context, hash Hash) (*Blob, error) {
-	// Held before the look-up, so that no deletion can come in between.
-	if err := s.guard.hold(ctx, hash); err != nil {
-		return nil, err
-	}
-	var blob blobRow
-	err := s.pool.read(ctx, func(conn *sqlite.Conn) (err error) {
-		blob, err = findBlob(conn, hash)
-		return err
-	})
-	if err == nil && blob.State == Absent {
-		err = ErrNotFound
-	}
-	if err == nil && blob.State != Complete {
-		err = ErrMissing
-	}
-	if err == nil && (blob.Size > MaxBlobSize || (blob.Size == 0) != (hash == EmptyHash)) {
-		err = fmt.Errorf("%w: its size cannot be %d", ErrCorrupt, blob.Size)
-	}
-	if err != nil {
-		s.guard.release(hash)
-		return nil, err
-	}
-	return &Blob{
-		s:     s,
-		ctx:   ctx,
-		hash:  hash,
-		id:    blob.id,
-		size:  blob.Size,
-		close: sync.OnceFunc(func() { s.guard.release(hash) }),
-	}, nil
-}
-
-// Size returns the blob's size in bytes.
-func (b *Blob) Size() int64 { return b.size }
-
-// Hash returns the blob's hash.
-func (b *Blob) Hash() Hash { return b.hash }
-
-// Close ends the handle and its protection. Further reads are [ErrClosed];
-// further Closes do nothing.
-func (b *Blob) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	b.close()
-	return nil
-}
-
-var errNegativeOffset = errors.New("negative offset")
-
-// ReadAt implements [io.ReaderAt]: it returns fewer than len(p) bytes only
-// with an error, which is exactly [io.EOF] at the end of the blob.
-func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, fmt.Errorf("read blob %v: %w", b.hash, errNegativeOffset)
-	}
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	if b.closed {
-		return 0, fmt.Errorf("read blob %v: %w", b.hash, ErrClosed)
-	}
-	if err := b.s.pool.open(); err != nil {
-		return 0, fmt.Errorf("read blob %v: %w", b.hash, err)
-	}
-	atEnd := off >= b.size || int64(len(p)) > b.size-off
-	if off >= b.size {
-		p = nil
-	} else if atEnd {
-		p = p[:b.size-off]
-	}
-	n, err := b.readFull(p, off)
-	if err == nil && atEnd {
-		err = io.EOF
-	}
-	return n, err
-}
-
-// readFull fills p, which lies inside the blob. The rows come in one query, so
-// from one snapshot, but for long reads a piece at a time, so that no snapshot
-// lives long.
-func (b *Blob) readFull(p []byte, off int64) (n int, err error) {
-	for n < len(p) && err == nil {
-		piece := p[n:min(n+maxPiece, len(p))]
-		var m int
-		m, err = b.readPiece(piece, off+int64(n))
-		n += m
-	}
-	if err != nil && !isCorrupt(err) {
-		err = fmt.Errorf("read blob %v: %w", b.hash, err)
-	}
-	return n, err
-}
-
-func isCorrupt(err error) bool {
-	var c *CorruptError
-	return errors.As(err, &c)
-}
-
-// maxPiece is the most bytes read with one snapshot.
-const maxPiece = 1 << 20
-
-func (b *Blob) readPiece(p []byte, off int64) (n int, err error) {
-	r, err := b.s.pool.take(b.ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer b.s.pool.put(r)
-	return b.readGroups(r.Conn, p, off)
-}
-
-// readGroups reads and verifies the groups that p touches.
-func (b *Blob) readGroups(conn *sqlite.Conn, p []byte, off int64) (n int, err error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	first, last := off/bao.GroupSize, (off+int64(len(p))-1)/bao.GroupSize
-	stmt := prep(conn, "row_get")
-	if last > first {
-		stmt = prep(conn, "row_range")
-		stmt.SetInt64(":to", rowID(b.id, last))
-	}
-	defer stmt.Reset()
-	stmt.SetInt64(":from", rowID(b.id, first))
-	for group := first; group <= last; group++ {
-		skip := int(max(0, off-group*bao.GroupSize))
-		m, err := b.readGroup(conn, stmt, group, skip, p[n:])
-		n += m
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-// scratch holds groups of which only a part is wanted.
-var scratch = sync.Pool{New: func() any { return new([bao.GroupSize]byte) }}
-
-// readGroup steps to the given group's row, verifies it, and copies what is
-// behind its first skip bytes to p.
-func (b *Blob) readGroup(conn *sqlite.Conn, stmt *sqlite.Stmt, group int64, skip int, p []byte) (int, error) {
-	length := bao.GroupLen(b.size, group)
-	found, err := stmt.Step()
-	if err != nil {
-		return 0, b.damaged(conn, group, err)
-	}
-	if !found || stmt.ColumnInt64(0) != rowID(b.id, group) {
-		return 0, b.damaged(conn, group, fmt.Errorf("%w: row is missing", bao.ErrMismatch))
-	}
-	if n := stmt.ColumnLen(1); n != length {
-		return 0, b.damaged(conn, group, fmt.Errorf("%w: row has %d bytes, not %d", bao.ErrMismatch, n, length))
-	}
-	if skip == 0 && length == bao.GroupSize && len(p) >= length {
-		buf := (*[bao.GroupSize]byte)(p)
-		stmt.ColumnBytes(1, buf[:])
-		return b.verified(conn, buf, group, length, length)
-	}
-	buf := scratch.Get().(*[bao.GroupSize]byte)
-	defer scratch.Put(buf)
-	stmt.ColumnBytes(1, buf[:])
-	n, err := b.verified(conn, buf, group, length, min(length-skip, len(p)))
-	copy(p[:n], buf[skip:])
-	return n, err
-}
-
-// verified returns n if the first length bytes of buf are the given group, and
-// 0 with an error otherwise.
-func (b *Blob) verified(conn *sqlite.Conn, buf *[bao.GroupSize]byte, group int64, length, n int) (int, error) {
-	want, err := b.s.groupCV(conn, b, group)
-	if err != nil {
-		return 0, b.damaged(conn, group, err)
-	}
-	if bao.GroupCV(buf, length, group, b.size <= bao.GroupSize) != want {
-		return 0, b.damaged(conn, group, bao.ErrMismatch)
-	}
-	return n, nil
-}
-
-// damaged turns an error about a group into one that names its bytes, if it
-// says that the data is not what it must be. If the blob has been deleted
-// meanwhile, by another process, it is ErrNotFound.
-func (b *Blob) damaged(conn *sqlite.Conn, group int64, err error) error {
-	err = mapSQLite(err)
-	ioErr := sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
-	if !ioErr && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotCairn) && !errors.Is(err, bao.ErrMismatch) {
-		return err
-	}
-	if now, findErr := findBlob(conn, b.hash); findErr == nil && now.id != b.id {
-		return ErrNotFound
-	}
-	start := group * bao.GroupSize
-	return &CorruptError{
-		Hash:   b.hash,
-		Ranges: []ByteRange{{start, start + int64(bao.GroupLen(b.size, group))}},
-		Err:    err,
-	}
-}
-
-// Read implements [io.Reader]. Reads shorter than a group are served from the
-// last group that was verified, so that a reader of small pieces does not have
-// it verified for each.
-func (b *Blob) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	if len(p) < bao.GroupSize && b.pos < b.size {
-		return b.readShort(p)
-	}
-	n, err := b.ReadAt(p, b.pos)
-	b.pos += int64(n)
-	if n > 0 && err == io.EOF {
-		err = nil
-	}
-	return n, err
-}
-
-// readShort reads from the group at the position, which is inside the blob.
-func (b *Blob) readShort(p []byte) (int, error) {
-	group := b.pos / bao.GroupSize
-	start := group * bao.GroupSize
-	if b.current == nil || b.currentGroup != group {
-		if b.current == nil {
-			b.current = new([bao.GroupSize]byte)
-		}
-		b.currentGroup = -1
-		if _, err := b.ReadAt(b.current[:bao.GroupLen(b.size, group)], start); err != nil {
-			return 0, err
-		}
-		b.currentGroup = group
-	} else if _, err := b.ReadAt(nil, b.pos); err != nil {
-		return 0, err // closed meanwhile
-	}
-	n := copy(p, b.current[b.pos-start:bao.GroupLen(b.size, group)])
-	b.pos += int64(n)
-	return n, nil
-}
-
-// Seek implements [io.Seeker]. A position before the start is an error, one
-// behind the end is not.
-func (b *Blob) Seek(offset int64, whence int) (int64, error) {
-	if _, err := b.ReadAt(nil, 0); err != nil && err != io.EOF {
-		return 0, err // closed
-	}
-	switch whence {
-	case io.SeekStart:
-	case io.SeekCurrent:
-		offset += b.pos
-	case io.SeekEnd:
-		offset += b.size
-	default:
-		return 0, fmt.Errorf("seek in blob %v: invalid whence %d", b.hash, whence)
-	}
-	if offset < 0 {
-		return 0, fmt.Errorf("seek in blob %v: %w", b.hash, errNegativeOffset)
-	}
-	b.pos = offset
-	return offset, nil
-}
-
-// WriteTo implements [io.WriterTo]: it writes what is left from the position
-// on. Nothing unverified reaches w, but what was verified before an error
-// does.
-func (b *Blob) WriteTo(w io.Writer) (written int64, err error) {
-	buf := segments.Get().(*[segmentSize]byte)
-	defer segments.Put(buf)
-	for {
-		n, err := b.ReadAt(buf[:], b.pos)
-		if n > 0 {
-			m, writeErr := w.Write(buf[:n])
-			written += int64(m)
-			b.pos += int64(m)
-			if writeErr != nil {
-				return written, writeErr
-			}
-			if m < n {
-				return written, io.ErrShortWrite
-			}
-		}
-		if err == io.EOF {
-			return written, nil
-		}
-		if err != nil {
-			return written, err
-		}
-	}
 }

@@ -157,7 +157,7 @@ func (w *writer) bulkTransaction(req *request, behind writeBehind) (next *reques
 		}
 		return req, false
 	}
-	w.count(ran)
+	w.committed(ran)
 	return req, true
 }
 

@@ -2,6 +2,7 @@ package cairn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -15,7 +16,8 @@ import (
 type Problem struct {
 	// Kind is "sqlite" (the file's structure), "schema", "usage" (the
 	// accounting), "row" or "outboard" (there without a blob, missing, or of
-	// a wrong length), "blob" (its own fields).
+	// a wrong length), "presence" (which groups a partial blob is said to
+	// have), "blob" (its own fields).
 	Kind string
 	// Hash is the blob concerned, zero if it has none or it is unknown.
 	Hash   Hash
@@ -194,21 +196,24 @@ func (c *checker) totals(query string) (t totals, err error) {
 // A checkedBlob is a blob whose rows are to be compared with its fields.
 type checkedBlob struct {
 	id, size, stored int64
-	state            int64
+	proven           bool
+	state            State
 	hash             Hash
 }
 
-// blobs walks the blobs, their rows and their tiles side by side, all in the
-// order of their ids.
+// blobs walks the blobs, their rows, their tiles and their bitmaps side by
+// side, all in the order of their ids.
 func (c *checker) blobs() error {
 	rows := newWalk(c.conn, "check_rows")
 	tiles := newWalk(c.conn, "check_tiles")
+	presence := newWalk(c.conn, "presence_range")
 	blobs := prep(c.conn, "check_blobs")
 	defer blobs.Reset()
 	blobs.SetInt64(":after", 0)
 	blobs.SetInt64(":limit", -1)
 	defer rows.stmt.Reset()
 	defer tiles.stmt.Reset()
+	defer presence.stmt.Reset()
 	for {
 		found, err := blobs.Step()
 		if err != nil {
@@ -223,11 +228,12 @@ func (c *checker) blobs() error {
 				id:     blobs.GetInt64("id"),
 				size:   blobs.GetInt64("size"),
 				stored: blobs.GetInt64("stored"),
-				state:  blobs.GetInt64("state"),
+				proven: blobs.GetInt64("proven") != 0,
+				state:  State(blobs.GetInt64("state")),
 			}
 			blobs.GetBytes("hash", b.hash[:])
 		}
-		if err := c.rowsOf(b, rows); err != nil {
+		if err := c.rowsOf(b, rows, presence); err != nil {
 			return err
 		}
 		if err := c.tilesOf(b, tiles); err != nil {
@@ -236,84 +242,181 @@ func (c *checker) blobs() error {
 		if !found {
 			return nil
 		}
-		if State(b.state) == Complete && (b.stored != b.size || b.size > MaxBlobSize || (b.size == 0) != (b.hash == EmptyHash)) {
-			if err := c.report("blob", b.hash, "complete with %d of %d bytes", b.stored, b.size); err != nil {
-				return err
-			}
+		if err := c.fieldsOf(b); err != nil {
+			return err
 		}
 	}
 }
 
-// rowsOf checks the rows up to and of b.
-func (c *checker) rowsOf(b checkedBlob, rows *walk) error {
+func (c *checker) fieldsOf(b checkedBlob) error {
+	switch {
+	case b.state == Absent: // hidden: its fields mean nothing
+		return nil
+	case b.size > MaxBlobSize || (b.size == 0) != (b.hash == EmptyHash):
+		return c.report("blob", b.hash, "size %d", b.size)
+	case b.state == Complete && (b.stored != b.size || !b.proven):
+		return c.report("blob", b.hash, "complete with %d of %d bytes", b.stored, b.size)
+	case b.state == Partial && b.proven && b.stored >= b.size:
+		return c.report("blob", b.hash, "partial with %d of %d bytes", b.stored, b.size)
+	}
+	return nil
+}
+
+// rowsOf checks the rows and the bitmaps up to and of b.
+func (c *checker) rowsOf(b checkedBlob, rows, presence *walk) error {
 	if err := c.orphans("row", rows, b.id); err != nil {
 		return err
 	}
+	if err := c.orphans("presence", presence, b.id); err != nil {
+		return err
+	}
+	switch b.state {
+	case Complete:
+		if err := c.allRows(b, rows); err != nil {
+			return err
+		}
+	case Partial:
+		if err := c.markedRows(b, rows, presence); err != nil {
+			return err
+		}
+	default: // hidden: it may have anything
+		return errors.Join(rows.skip(b.id), presence.skip(b.id))
+	}
+	for {
+		id, _, err := presence.peek()
+		if err != nil || !presence.at(b.id) {
+			return err
+		}
+		presence.advance()
+		if err := c.report("presence", b.hash, "bitmap of group %d, though it is complete", groupOf(id)); err != nil {
+			return err
+		}
+	}
+}
+
+// allRows checks the rows of a complete blob.
+func (c *checker) allRows(b checkedBlob, rows *walk) error {
 	groups := bao.Groups(b.size)
-	complete := State(b.state) == Complete
 	next := int64(0)
 	for {
 		id, length, err := rows.peek()
 		if err != nil {
 			return err
 		}
-		if id>>groupBits != b.id || !rows.ok {
+		if !rows.at(b.id) {
 			break
 		}
 		rows.advance()
-		group := id & (1<<groupBits - 1)
-		if !complete {
-			continue
-		}
-		switch {
-		case group >= groups:
-			err = c.report("row", b.hash, "group %d is behind the end", group)
-		case length != int64(bao.GroupLen(b.size, group)):
-			err = c.report("row", b.hash, "group %d has %d bytes", group, length)
-		}
-		if err == nil && group > next && group < groups {
-			err = c.report("row", b.hash, "groups %d to %d are missing", next, group-1)
-		}
-		if err != nil {
+		group := groupOf(id)
+		if err := c.row(b, group, length); err != nil {
 			return err
+		}
+		if group > next && group < groups {
+			if err := c.report("row", b.hash, "groups %d to %d are missing", next, group-1); err != nil {
+				return err
+			}
 		}
 		next = group + 1
 	}
-	if complete && next < groups {
+	if next < groups {
 		return c.report("row", b.hash, "groups %d to %d are missing", next, groups-1)
 	}
 	return nil
 }
 
-// tilesOf checks the outboard up to and of b.
+func (c *checker) row(b checkedBlob, group, length int64) error {
+	switch {
+	case group >= bao.Groups(b.size):
+		return c.report("row", b.hash, "group %d is behind the end", group)
+	case length != int64(bao.GroupLen(b.size, group)):
+		return c.report("row", b.hash, "group %d has %d bytes", group, length)
+	}
+	return nil
+}
+
+// markedRows compares the rows of a partial blob with its bitmaps.
+func (c *checker) markedRows(b checkedBlob, rows, presence *walk) error {
+	stored := int64(0)
+	for more := true; more; {
+		first, marked := int64(1)<<groupBits, uint64(0) // behind the last bitmap
+		id, bits, err := presence.peek()
+		if err != nil {
+			return err
+		}
+		if more = presence.at(b.id); more {
+			first, marked = groupOf(id), uint64(bits)
+			presence.advance()
+		}
+		there, err := c.rowsOfRun(b, rows, first, marked)
+		if err != nil {
+			return err
+		}
+		stored += there
+	}
+	if stored != b.stored {
+		return c.report("blob", b.hash, "%d bytes stored, not %d", stored, b.stored)
+	}
+	return nil
+}
+
+// rowsOfRun checks the rows up to the end of a bitmap, and returns how many
+// bytes they have.
+func (c *checker) rowsOfRun(b checkedBlob, rows *walk, first int64, marked uint64) (stored int64, err error) {
+	if first%groupRun != 0 {
+		err = c.report("presence", b.hash, "bitmap begins at group %d", first)
+	}
+	for err == nil {
+		var id, length int64
+		if id, length, err = rows.peek(); err != nil || !rows.at(b.id) || groupOf(id) >= first+groupRun {
+			break
+		}
+		rows.advance()
+		group := groupOf(id)
+		stored += length
+		if group < first || marked>>(group-first)&1 == 0 {
+			err = c.report("presence", b.hash, "group %d is there and not marked", group)
+			continue
+		}
+		marked &^= 1 << (group - first)
+		err = c.row(b, group, length)
+	}
+	if err == nil && marked != 0 {
+		err = c.report("row", b.hash, "groups %#x of those from %d on are missing", marked, first)
+	}
+	return stored, err
+}
+
+// tilesOf checks the outboard up to and of b. A partial blob's tiles may be
+// shorter, and fewer.
 func (c *checker) tilesOf(b checkedBlob, tiles *walk) error {
 	if err := c.orphans("outboard", tiles, b.id); err != nil {
 		return err
 	}
+	if b.state == Absent {
+		return tiles.skip(b.id)
+	}
 	groups := bao.Groups(b.size)
-	complete := State(b.state) == Complete
 	count := int64(0)
 	for {
 		id, length, err := tiles.peek()
 		if err != nil {
 			return err
 		}
-		if id>>groupBits != b.id || !tiles.ok {
+		if !tiles.at(b.id) {
 			break
 		}
 		tiles.advance()
-		if !complete {
-			continue
-		}
 		t := tileOf(id)
-		if t.Level >= bao.Tiles(groups) || tileID(b.id, t) != id || length != max(0, t.Units(groups)-1)*bao.PairSize {
+		full := max(0, t.Units(groups)-1) * bao.PairSize
+		short := length < full && (b.state == Complete || length == 0 || length%bao.PairSize != 0)
+		if t.Level >= bao.Tiles(groups) || tileID(b.id, t) != id || length > full || short {
 			if err := c.report("outboard", b.hash, "tile %d of level %d has %d bytes", t.Index, t.Level, length); err != nil {
 				return err
 			}
 		}
 		count++
 	}
-	if want := tileCount(groups); complete && count != want {
+	if want := tileCount(groups); b.state == Complete && count != want {
 		return c.report("outboard", b.hash, "%d tiles, not %d", count, want)
 	}
 	return nil
@@ -380,3 +483,16 @@ func (w *walk) peek() (id, length int64, err error) {
 }
 
 func (w *walk) advance() { w.loaded = !w.ok }
+
+// at reports whether the entry that peek returned is one of the given blob.
+func (w *walk) at(blob int64) bool { return w.ok && w.stmt.ColumnInt64(0)>>groupBits == blob }
+
+// skip goes on behind a blob.
+func (w *walk) skip(blob int64) error {
+	for {
+		if _, _, err := w.peek(); err != nil || !w.at(blob) {
+			return err
+		}
+		w.advance()
+	}
+}

@@ -29,6 +29,7 @@ func (s *Store) Delete(ctx context.Context, hash Hash) error {
 		return fmt.Errorf("delete %v: %w", hash, err)
 	}
 	s.tiles.drop(id)
+	s.observers.reset(hash)
 	if !freed {
 		s.discard(ctx, id)
 	}
@@ -53,14 +54,19 @@ func (s *Store) hideOrRemove(ctx context.Context, hash Hash) (id int64, removed 
 			return err
 		}
 		id = blob.id
-		if removed = bao.Groups(blob.Size) <= dropGroups; removed {
+		if removed = bao.Groups(blob.Stored) <= dropGroups; removed {
 			return removeBlob(conn, id)
 		}
-		stmt := prep(conn, "blob_hide")
-		stmt.SetInt64(":id", id)
-		return exec(stmt)
+		return hideBlob(conn, id)
 	})
 	return id, removed, err
+}
+
+// hideBlob makes a blob invisible. Its rows are to be discarded.
+func hideBlob(conn *sqlite.Conn, id int64) error {
+	stmt := prep(conn, "blob_hide")
+	stmt.SetInt64(":id", id)
+	return exec(stmt)
 }
 
 // leftovers are hidden blobs that could not be removed when they should have
@@ -97,14 +103,22 @@ func (s *Store) dropLeftovers(ctx context.Context) {
 
 // removeBlob removes a blob and all its rows.
 func removeBlob(conn *sqlite.Conn, id int64) error {
-	for _, table := range []string{"row_remove", "outboard_remove"} {
-		if err := removeRange(conn, table, rowID(id, 0), rowID(id+1, 0)-1); err != nil {
-			return err
-		}
+	if err := removeRows(conn, rowID(id, 0), rowID(id+1, 0)-1); err != nil {
+		return err
 	}
 	stmt := prep(conn, "blob_remove")
 	stmt.SetInt64(":id", id)
 	return exec(stmt)
+}
+
+// removeRows removes what belongs to a range of groups: rows, tiles, presence.
+func removeRows(conn *sqlite.Conn, from, to int64) error {
+	for _, query := range []string{"row_remove", "outboard_remove", "presence_remove"} {
+		if err := removeRange(conn, query, from, to); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func removeRange(conn *sqlite.Conn, query string, from, to int64) error {
@@ -130,10 +144,7 @@ func (s *Store) dropHidden(ctx context.Context, id int64) error {
 			if more = first > rowID(id, 0); !more {
 				return removeBlob(conn, id)
 			}
-			if err := removeRange(conn, "outboard_remove", first, last); err != nil {
-				return err
-			}
-			return removeRange(conn, "row_remove", first, last)
+			return removeRows(conn, first, last)
 		})
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -19,7 +20,8 @@ var (
 	// ErrCorrupt: what is stored is not what it must be. Where it is bytes of
 	// a blob, it comes as a [*CorruptError] with the exact ranges.
 	ErrCorrupt error = &sentinel{"damaged data", nil}
-	// ErrMissing: the blob is partial and lacks what was asked for.
+	// ErrMissing: the blob is partial and lacks what was asked for. It comes
+	// as a [*MissingError] with the ranges.
 	ErrMissing error = &sentinel{"data not present", nil}
 	// ErrFull: the disk, or the database's page limit, is full. The write
 	// that got it left nothing behind, and writing works again once there is
@@ -82,6 +84,20 @@ func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
 // Unwrap returns what was wrong.
 func (e *CorruptError) Unwrap() error { return e.Err }
 
+// A MissingError tells what a partial blob lacks of what was asked for. It is
+// [ErrMissing].
+type MissingError struct {
+	Hash   Hash
+	Ranges bao.Ranges // the absent chunks of what was asked for
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("blob %v: %v: chunks %v", e.Hash, ErrMissing, e.Ranges)
+}
+
+// Is reports whether target is [ErrMissing].
+func (e *MissingError) Is(target error) bool { return target == ErrMissing }
+
 // A LockedError tells which process has a database open for writing. It is
 // [ErrLocked].
 type LockedError struct {
@@ -132,5 +148,6 @@ func isOurs(err error) bool {
 	var s *sentinel
 	var c *CorruptError
 	var l *LockedError
-	return errors.As(err, &s) || errors.As(err, &c) || errors.As(err, &l)
+	var m *MissingError
+	return errors.As(err, &s) || errors.As(err, &c) || errors.As(err, &l) || errors.As(err, &m)
 }

@@ -137,6 +137,7 @@ func makeImage(t *testing.T, name string) {
 	for _, b := range imageBlobs {
 		add(t, s, b)
 	}
+	importRanges(t, s, imagePartial, imagePartialRanges)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

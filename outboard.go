@@ -87,10 +87,10 @@ func (c *tileCache) drop(blob int64) {
 // groupCV returns the chaining value that a group of a blob must have,
 // verified against the blob's hash. After the first read nearby, the pair that
 // has it is known to be good, and nothing is read or hashed.
-func (s *Store) groupCV(conn *sqlite.Conn, b *Blob, group int64) (bao.CV, error) {
-	groups := bao.Groups(b.size)
+func (s *Store) groupCV(conn *sqlite.Conn, blob blobRow, group int64) (bao.CV, error) {
+	groups := bao.Groups(blob.Size)
 	levels := bao.Tiles(groups)
-	cv, from := bao.CV(b.hash), levels-1
+	cv, from := bao.CV(blob.hash), levels-1
 	var path [bao.TileHeight]bao.Step
 	for level := range levels {
 		t, unit := bao.TileAbove(group, level)
@@ -99,7 +99,7 @@ func (s *Store) groupCV(conn *sqlite.Conn, b *Blob, group int64) (bao.CV, error)
 			continue // the only unit of its tile: its CV is the tile's
 		}
 		last := steps[len(steps)-1]
-		if tile := s.tiles.get(tileID(b.id, t)); tile != nil && tile.isVerified(last) {
+		if tile := s.tiles.get(tileID(blob.id, t)); tile != nil && tile.isVerified(last) {
 			cv, from = last.Child(tile.pairs), level-1
 			break
 		}
@@ -110,16 +110,34 @@ func (s *Store) groupCV(conn *sqlite.Conn, b *Blob, group int64) (bao.CV, error)
 		if len(steps) == 0 {
 			continue
 		}
-		tile, err := s.loadTile(conn, b.id, t, groups)
-		if err != nil {
-			return bao.CV{}, err
-		}
-		if cv, err = tile.follow(steps, cv, level == levels-1); err != nil {
-			s.tiles.drop(b.id) // so that a repair is seen
+		var err error
+		if cv, err = s.followTile(conn, blob, t, steps, cv, level == levels-1); err != nil {
 			return bao.CV{}, err
 		}
 	}
 	return cv, nil
+}
+
+// followTile follows the steps in the cached tile or, if that does not lead
+// there, in the stored one: a partial blob gets pairs, and a damaged one is
+// repaired.
+func (s *Store) followTile(conn *sqlite.Conn, blob blobRow, t bao.Tile, steps []bao.Step, cv bao.CV, root bool) (bao.CV, error) {
+	id := tileID(blob.id, t)
+	if tile := s.tiles.get(id); tile != nil {
+		if next, err := tile.follow(steps, cv, root); err == nil {
+			return next, nil
+		}
+	}
+	pairs, err := readTile(conn, blob, t)
+	if err != nil {
+		return bao.CV{}, err
+	}
+	tile := &cachedTile{pairs: pairs}
+	next, err := tile.follow(steps, cv, root)
+	if err == nil {
+		s.tiles.put(id, tile)
+	}
+	return next, err
 }
 
 func (t *cachedTile) isVerified(step bao.Step) bool {
@@ -142,53 +160,29 @@ func (t *cachedTile) follow(steps []bao.Step, cv bao.CV, root bool) (bao.CV, err
 	return cv, nil
 }
 
-func (s *Store) loadTile(conn *sqlite.Conn, blob int64, t bao.Tile, groups int64) (*cachedTile, error) {
-	id := tileID(blob, t)
-	if tile := s.tiles.get(id); tile != nil {
-		return tile, nil
-	}
-	pairs, err := readTile(conn, blob, t, groups)
-	if err != nil {
-		return nil, err
-	}
-	tile := &cachedTile{pairs: pairs}
-	s.tiles.put(id, tile)
-	return tile, nil
-}
-
-// readTile reads a tile's pairs from the database.
-func readTile(conn *sqlite.Conn, blob int64, t bao.Tile, groups int64) ([]byte, error) {
+// readTile reads a tile's pairs from the database. That of a partial blob has
+// the pairs up to the last that is known, zeros for the others before it, and
+// comes in full length whatever the size may turn out to be.
+func readTile(conn *sqlite.Conn, blob blobRow, t bao.Tile) ([]byte, error) {
 	stmt := prep(conn, "outboard_get")
 	defer stmt.Reset()
-	stmt.SetInt64(":id", tileID(blob, t))
+	stmt.SetInt64(":id", tileID(blob.id, t))
 	found, err := stmt.Step()
 	if err != nil {
 		return nil, err
 	}
-	want := int(t.Units(groups)-1) * bao.PairSize
-	if n := stmt.ColumnLen(0); !found || n != want {
+	want := int(t.Units(bao.Groups(blob.Size))-1) * bao.PairSize
+	n := stmt.ColumnLen(0)
+	if blob.State == Partial {
+		want = bao.TilePairs * bao.PairSize
+	} else if !found || n != want {
 		return nil, fmt.Errorf("outboard: %w: tile %d of level %d has %d bytes, not %d", bao.ErrMismatch, t.Index, t.Level, n, want)
 	}
 	pairs := make([]byte, want)
-	stmt.ColumnBytes(0, pairs)
+	if found {
+		stmt.ColumnBytes(0, pairs)
+	}
 	return pairs, nil
-}
-
-// tileReader reads one blob's tiles for the bao package, each with a snapshot
-// of its own, so that a slow writer holds none.
-type tileReader struct {
-	pool   *pool
-	ctx    context.Context
-	blob   int64
-	groups int64
-}
-
-func (r tileReader) ReadTile(t bao.Tile) (pairs []byte, err error) {
-	err = r.pool.read(r.ctx, func(conn *sqlite.Conn) error {
-		pairs, err = readTile(conn, r.blob, t, r.groups)
-		return err
-	})
-	return pairs, err
 }
 
 // Outboard returns what [Store.WriteOutboard] writes: 0.4% of the blob's size,
@@ -211,13 +205,16 @@ func (s *Store) WriteOutboard(ctx context.Context, hash Hash, w io.Writer) error
 		return fmt.Errorf("outboard: %w", err)
 	}
 	defer b.Close()
-	tiles := tileReader{s.pool, ctx, b.id, bao.Groups(b.size)}
-	if b.size > 0 { // the size that is written first is proven by the last byte
-		if _, err := b.ReadAt(make([]byte, 1), b.size-1); err != nil {
+	row, err := b.require(bao.All())
+	if err != nil {
+		return fmt.Errorf("outboard: %w", err)
+	}
+	if row.Size > 0 { // the size that is written first is proven by the last byte
+		if _, err := b.ReadAt(make([]byte, 1), row.Size-1); err != nil && err != io.EOF {
 			return fmt.Errorf("outboard: %w", err)
 		}
 	}
-	err = bao.WriteOutboard(w, bao.CV(hash), b.size, tiles)
+	err = bao.WriteOutboard(w, bao.CV(hash), row.Size, rawBlob{b, row.Size})
 	if errors.Is(err, bao.ErrMismatch) {
 		err = &mapped{ErrCorrupt, err}
 	}

@@ -9,13 +9,18 @@ CREATE TABLE "blob" (
   "state" integer not null check ("state" in (0, 1, 2)),
   "stored" integer not null check ("stored" >= 0),
   "created" integer not null,
-  "last_used" integer not null,
+  "last_used" integer not null, "proven" integer not null default 1 check ("proven" in (0, 1)),
   check ("hash" is not null or "state" != 2)
 ) strict;
 
 CREATE TABLE "outboard" (
   "id" integer primary key,
   "pairs" blob not null
+) strict;
+
+CREATE TABLE "presence" (
+  "id" integer primary key,
+  "groups" integer not null check ("groups" != 0)
 ) strict;
 
 CREATE TABLE "row" (

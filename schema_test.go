@@ -1,6 +1,7 @@
 package cairn_test
 
 import (
+	"bytes"
 	"flag"
 	"maps"
 	"os"
@@ -115,7 +116,37 @@ func TestOldImages(t *testing.T) {
 		if st, err := s.Stats(t.Context()); err != nil || st.SchemaVersion != len(cairn.Migrations) {
 			t.Errorf("%+v, %v", st, err)
 		}
+		if version >= 2 {
+			checkImagePartial(t, s)
+		}
 		add(t, s, []byte("later"))
 		mustBeSound(t, s)
 	}
+}
+
+// imagePartial is in the images of version 2 and later: some of a blob whose
+// size is not proven.
+var (
+	imagePartial       = pattern(3<<20 + 77)
+	imagePartialRanges = "0..16,160..320,2048..2064"
+)
+
+func checkImagePartial(t *testing.T, s *cairn.Store) {
+	t.Helper()
+	hash := hashOf(imagePartial)
+	if got, err := s.Ranges(t.Context(), hash); err != nil || got.String() != imagePartialRanges {
+		t.Errorf("ranges %v, %v", got, err)
+	}
+	b, err := s.Blob(t.Context(), hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	got := make([]byte, 160*1024)
+	if _, err := b.ReadAt(got, 160*1024); err != nil || !bytes.Equal(got, imagePartial[160*1024:320*1024]) {
+		t.Errorf("partial blob of the image: %v", err)
+	}
+	importRanges(t, s, imagePartial, "all")
+	mustHave(t, s, imagePartial)
+	checkOutboard(t, s, imagePartial)
 }

@@ -68,6 +68,7 @@ type Store struct {
 	guard  guard
 
 	leftovers leftovers
+	observers observers
 
 	// tempDir is the directory to remove on Close, for a temporary store.
 	tempDir string

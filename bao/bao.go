@@ -60,6 +60,12 @@ type CV [32]byte
 // String returns the CV as 64 lower-case hexadecimal digits.
 func (cv CV) String() string { return hex.EncodeToString(cv[:]) }
 
+// ChunkCount returns the number of chunks of a blob of size bytes. It is at
+// least 1: the empty blob has one empty chunk.
+func ChunkCount(size int64) uint64 {
+	return uint64(max(1, (size+ChunkSize-1)/ChunkSize))
+}
+
 // Groups returns the number of chunk groups of a blob of size bytes. It is at
 // least 1: the empty blob has one empty group.
 func Groups(size int64) int64 {
@@ -78,8 +84,13 @@ func GroupLen(size, group int64) int {
 // there because the vector units read whole groups. root is set for the only
 // group of a blob of at most [GroupSize] bytes, whose CV is the blob's hash.
 func GroupCV(buf *[GroupSize]byte, n int, group int64, root bool) CV {
-	node := guts.CompressBuffer(buf, n, &guts.IV, uint64(group)*groupChunks, 0)
-	return nodeCV(node, root)
+	return chunksCV(buf, n, uint64(group)*groupChunks, root)
+}
+
+// chunksCV is GroupCV for a subtree of a group, too: the one over the n bytes
+// from the given chunk on.
+func chunksCV(buf *[GroupSize]byte, n int, chunk uint64, root bool) CV {
+	return nodeCV(guts.CompressBuffer(buf, n, &guts.IV, chunk, 0), root)
 }
 
 // ParentCV returns the chaining value of the node with the given pair.

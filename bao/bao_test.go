@@ -22,15 +22,17 @@ type tree struct {
 	tiles map[bao.Tile][]byte
 }
 
+var errNoTile = errors.New("no tile")
+
 func (t *tree) ReadTile(tile bao.Tile) ([]byte, error) {
 	pairs, ok := t.tiles[tile]
 	if !ok {
-		return nil, fmt.Errorf("no tile %v", tile)
+		return nil, fmt.Errorf("%w %v", errNoTile, tile)
 	}
 	return pairs, nil
 }
 
-func build(t *testing.T, content []byte) *tree {
+func build(t testing.TB, content []byte) *tree {
 	t.Helper()
 	tr := &tree{size: int64(len(content)), tiles: make(map[bao.Tile][]byte)}
 	b := bao.Builder{Emit: func(tile bao.Tile, pairs []byte) error {

@@ -28,28 +28,24 @@ func OutboardSize(size int64) int64 {
 // little-endian, then the pairs in pre-order. Every pair is checked against
 // the root before it is written; one that does not match is [ErrMismatch].
 func WriteOutboard(w io.Writer, root CV, size int64, tiles TileReader) error {
-	if size < 0 || Tiles(Groups(size)) > MaxTileLevels {
-		return fmt.Errorf("%w: no blob has %d bytes", ErrMismatch, size)
+	if err := checkSize(size); err != nil {
+		return err
 	}
 	bw := bufio.NewWriter(w)
 	var prefix [8]byte
 	binary.LittleEndian.PutUint64(prefix[:], uint64(size))
 	bw.Write(prefix[:]) // bufio keeps the error for Flush
-	ow := outboardWriter{w: bw, groups: Groups(size), tiles: tiles}
-	if err := ow.node(0, ow.groups, root, true); err != nil {
+	groups := Groups(size)
+	ow := outboardWriter{w: bw, tiles: tileLoader{src: tiles, groups: groups}}
+	if err := ow.node(0, groups, root, true); err != nil {
 		return err
 	}
 	return bw.Flush()
 }
 
 type outboardWriter struct {
-	w      *bufio.Writer
-	groups int64
-	tiles  TileReader
-	loaded [MaxTileLevels]struct {
-		tile  Tile
-		pairs []byte
-	}
+	w     *bufio.Writer
+	tiles tileLoader
 }
 
 // node writes the subtree over the groups [first, first+n).
@@ -57,12 +53,12 @@ func (ow *outboardWriter) node(first, n int64, want CV, root bool) error {
 	if n == 1 {
 		return nil
 	}
-	pair, err := ow.pair(first, n)
+	pair, err := ow.tiles.pair(first, n)
 	if err != nil {
 		return err
 	}
 	if ParentCV(&pair, root) != want {
-		return fmt.Errorf("%w: pair over groups %d to %d", ErrMismatch, first, first+n-1)
+		return &MismatchError{uint64(first * groupChunks), uint64((first + n) * groupChunks), true}
 	}
 	if _, err := ow.w.Write(pair[:]); err != nil {
 		return err
@@ -74,24 +70,41 @@ func (ow *outboardWriter) node(first, n int64, want CV, root bool) error {
 	return ow.node(first+left, n-left, CV(pair[32:]), false)
 }
 
+// A tileLoader finds pairs in tiles, of which it keeps one a level.
+type tileLoader struct {
+	src    TileReader
+	groups int64
+	loaded [MaxTileLevels]struct {
+		tile  Tile
+		pairs []byte
+	}
+}
+
 // pair returns a copy of the pair of the node over [first, first+n).
-func (ow *outboardWriter) pair(first, n int64) ([PairSize]byte, error) {
+func (l *tileLoader) pair(first, n int64) ([PairSize]byte, error) {
+	t, number := pairPlace(first, n)
+	slot := &l.loaded[t.Level]
+	if slot.pairs == nil || slot.tile != t {
+		pairs, err := l.src.ReadTile(t)
+		if err != nil {
+			return [PairSize]byte{}, err
+		}
+		if int64(len(pairs)) != (t.Units(l.groups)-1)*PairSize {
+			return [PairSize]byte{}, fmt.Errorf("%w: tile %d of level %d has %d bytes", ErrMismatch, t.Index, t.Level, len(pairs))
+		}
+		slot.tile, slot.pairs = t, append(slot.pairs[:0], pairs...)
+	}
+	return *Pair(slot.pairs, number), nil
+}
+
+// pairPlace returns the tile that has the pair of the node over the groups
+// [first, first+n), n > 1, and the pair's number there.
+func pairPlace(first, n int64) (Tile, int64) {
 	left := leftWidth(n)
 	level := 0
 	for left>>(TileHeight*level) >= TileUnits {
 		level++
 	}
 	t, unit := TileAbove(first, level)
-	slot := &ow.loaded[level]
-	if slot.pairs == nil || slot.tile != t {
-		pairs, err := ow.tiles.ReadTile(t)
-		if err != nil {
-			return [PairSize]byte{}, err
-		}
-		if int64(len(pairs)) != (t.Units(ow.groups)-1)*PairSize {
-			return [PairSize]byte{}, fmt.Errorf("%w: tile %d of level %d has %d bytes", ErrMismatch, t.Index, t.Level, len(pairs))
-		}
-		slot.tile, slot.pairs = t, append(slot.pairs[:0], pairs...)
-	}
-	return *Pair(slot.pairs, unit+left>>(TileHeight*level)-1), nil
+	return t, unit + left>>(TileHeight*level) - 1
 }

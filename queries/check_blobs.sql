@@ -1,4 +1,4 @@
-select "id" as "id", "hash" as "hash", "size" as "size", "state" as "state", "stored" as "stored"
+select "id" as "id", "hash" as "hash", "size" as "size", "state" as "state", "stored" as "stored", "proven" as "proven"
 from "blob"
 where "id" > :after
 order by "id"

@@ -1,0 +1,131 @@
+package cairn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+)
+
+// ExportBao writes the response to a request for the given ranges of a blob,
+// complete or partial; see [bao.Encode] for its form. The size that it begins
+// with is not proven if the blob's is not. Everything is verified before it is
+// written.
+//
+// A blob that lacks some of the ranges is a [*MissingError] with these, one that
+// is not in the store [ErrNotFound], both before the first byte. Damage is a
+// [*CorruptError], after what comes before it. Otherwise errors are those of w
+// and ctx, and [ErrClosed].
+func (s *Store) ExportBao(ctx context.Context, hash Hash, ranges bao.Ranges, w io.Writer) error {
+	if err := s.exportBao(ctx, hash, ranges, w); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) exportBao(ctx context.Context, hash Hash, ranges bao.Ranges, w io.Writer) error {
+	b, err := s.Blob(ctx, hash)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	row, err := b.require(ranges)
+	if err != nil {
+		return err
+	}
+	err = bao.Encode(w, bao.CV(hash), row.Size, ranges, rawBlob{b, row.Size})
+	var mismatch *bao.MismatchError
+	if errors.As(err, &mismatch) {
+		start, end := int64(mismatch.Start)*bao.ChunkSize, int64(mismatch.End)*bao.ChunkSize
+		err = &CorruptError{Hash: hash, Ranges: []ByteRange{{start, min(end, row.Size)}}, Err: err}
+	} else if err != nil && !isTyped(err) {
+		err = fmt.Errorf("blob %v: %w", hash, err)
+	}
+	return err
+}
+
+// require returns the blob's row if the groups of all chunks that ranges select
+// are there, and a MissingError with the others if not. Until the handle is
+// closed, what is there stays.
+func (b *Blob) require(ranges bao.Ranges) (blobRow, error) {
+	row, present, err := b.s.presence(b.ctx, b.hash)
+	if err != nil {
+		return row, err
+	}
+	if row.State == Absent { // deleted by another process
+		return row, fmt.Errorf("blob %v: %w", b.hash, ErrNotFound)
+	}
+	whole := ranges.Effective(row.Size).Groups().Intersect(bao.Chunks(0, bao.ChunkCount(row.Size)))
+	if missing := whole.Minus(present); !missing.IsEmpty() {
+		return row, &MissingError{b.hash, missing}
+	}
+	return row, nil
+}
+
+// A rawBlob reads what is stored of a blob for the bao package, which verifies
+// it. Each read has a snapshot of its own, so that a slow receiver holds none.
+type rawBlob struct {
+	b *Blob
+	// size is the one that the tree is walked by. Another statement may have
+	// taken its place meanwhile; what was there then is found by either.
+	size int64
+}
+
+// now looks up the blob in a snapshot. A partial one may have been replaced by
+// a complete one.
+func (r rawBlob) now(conn *sqlite.Conn) (blobRow, error) {
+	row := *r.b.row.Load()
+	if row.State == Partial {
+		var err error
+		if row, err = findBlob(conn, r.b.hash); err != nil {
+			return row, err
+		}
+	}
+	if row.State == Partial {
+		row.Size = r.size
+	}
+	return row, nil
+}
+
+// ReadTile implements [bao.TileReader].
+func (r rawBlob) ReadTile(t bao.Tile) (pairs []byte, err error) {
+	err = r.b.s.pool.read(r.b.ctx, func(conn *sqlite.Conn) error {
+		row, err := r.now(conn)
+		if err != nil {
+			return err
+		}
+		pairs, err = readTile(conn, row, t)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return pairs[:max(0, t.Units(bao.Groups(r.size))-1)*bao.PairSize], nil
+}
+
+// ReadAt reads whole groups, as [bao.Encode] asks for them.
+func (r rawBlob) ReadAt(p []byte, off int64) (n int, err error) {
+	err = r.b.s.pool.read(r.b.ctx, func(conn *sqlite.Conn) error {
+		row, err := r.now(conn)
+		if err != nil {
+			return err
+		}
+		rows := openRows(conn, row, off, int64(len(p)))
+		defer rows.close()
+		for group := off / bao.GroupSize; n < len(p); group++ {
+			length, err := rows.next(group)
+			if err == errAbsent { // though it is marked as present
+				err = fmt.Errorf("%w: row is missing", bao.ErrMismatch)
+			}
+			if err != nil {
+				return r.b.damaged(conn, row, group, err)
+			}
+			n += rows.stmt.ColumnBytes(1, p[n:][:length])
+		}
+		return nil
+	})
+	return n, err
+}

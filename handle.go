@@ -1,0 +1,429 @@
+package cairn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+)
+
+// A Blob is an open handle on a blob. It protects the blob from deletion until
+// it is closed. Every byte it returns has been verified against the hash, down
+// to the 16 KiB group; a group that does not verify is a [*CorruptError] with
+// its byte range, and the others still read.
+//
+// Of a partial blob, what is there can be read; what is not is a
+// [*MissingError] that names it. What arrives while the handle is open can be
+// read at once.
+//
+// ReadAt may be called concurrently, also with the other methods. Read, Seek
+// and WriteTo share one position, and are for one goroutine at a time.
+type Blob struct {
+	s     *Store
+	ctx   context.Context
+	hash  Hash
+	close func()
+
+	// row is the blob as it was last seen. While it is partial each read looks
+	// again; a complete one never changes.
+	row atomic.Pointer[blobRow]
+
+	// For the goroutine that uses Read, Seek and WriteTo.
+	pos          int64
+	current      *[bao.GroupSize]byte // verified, if not nil
+	currentGroup int64
+
+	mu     sync.RWMutex // held for reading during each ReadAt
+	closed bool
+}
+
+var (
+	_ io.ReaderAt       = (*Blob)(nil)
+	_ io.ReadSeekCloser = (*Blob)(nil)
+	_ io.WriterTo       = (*Blob)(nil)
+)
+
+// Blob opens a blob, complete or partial. An absent one is [ErrNotFound]. The
+// reads of the handle are bounded by ctx too.
+func (s *Store) Blob(ctx context.Context, hash Hash) (*Blob, error) {
+	b, err := s.openBlob(ctx, hash)
+	if err != nil {
+		return nil, fmt.Errorf("blob %v: %w", hash, err)
+	}
+	return b, nil
+}
+
+func (s *Store) openBlob(ctx context.Context, hash Hash) (*Blob, error) {
+	// Held before the look-up, so that no deletion can come in between.
+	if err := s.guard.hold(ctx, hash); err != nil {
+		return nil, err
+	}
+	row, err := s.findBlob(ctx, hash)
+	if err == nil && row.State == Absent {
+		err = ErrNotFound
+	}
+	if err == nil && (row.Size > MaxBlobSize || (row.Size == 0) != (hash == EmptyHash)) {
+		err = fmt.Errorf("%w: its size cannot be %d", ErrCorrupt, row.Size)
+	}
+	if err != nil {
+		s.guard.release(hash)
+		return nil, err
+	}
+	b := &Blob{
+		s:     s,
+		ctx:   ctx,
+		hash:  hash,
+		close: sync.OnceFunc(func() { s.guard.release(hash) }),
+	}
+	b.row.Store(&row)
+	return b, nil
+}
+
+// Size returns the blob's size in bytes. That of a partial blob may not be
+// proven yet; see [Status.SizeProven].
+func (b *Blob) Size() int64 { return b.row.Load().Size }
+
+// Hash returns the blob's hash.
+func (b *Blob) Hash() Hash { return b.hash }
+
+// Close ends the handle and its protection. Further reads are [ErrClosed];
+// further Closes do nothing.
+func (b *Blob) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	b.close()
+	return nil
+}
+
+var errNegativeOffset = errors.New("negative offset")
+
+// ReadAt implements [io.ReaderAt]: it returns fewer than len(p) bytes only
+// with an error, which is exactly [io.EOF] at the end of the blob.
+func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read blob %v: %w", b.hash, errNegativeOffset)
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.closed {
+		return 0, fmt.Errorf("read blob %v: %w", b.hash, ErrClosed)
+	}
+	if err := b.s.pool.open(); err != nil {
+		return 0, fmt.Errorf("read blob %v: %w", b.hash, err)
+	}
+	n, err := b.readAt(p, off)
+	if err != nil && err != io.EOF && !isTyped(err) {
+		err = fmt.Errorf("read blob %v: %w", b.hash, err)
+	}
+	return n, err
+}
+
+// readAt is ReadAt of an open handle. It reads again when the blob has changed
+// under it, as a partial one may.
+func (b *Blob) readAt(p []byte, off int64) (n int, err error) {
+	for {
+		row, err := b.look()
+		if err != nil {
+			return n, err
+		}
+		at := off + int64(n)
+		within := p[n:]
+		if left := max(0, row.Size-at); int64(len(within)) > left {
+			within = within[:left]
+		}
+		m, err := b.readFull(row, within, at)
+		n += m
+		if err == nil && n < len(p) && !row.SizeProven || errors.Is(err, errAbsent) {
+			err = b.absent(row, uint64(at)+uint64(m), len(p)-n)
+			if err == nil {
+				continue // it has arrived meanwhile
+			}
+		}
+		if err == nil && (off >= row.Size || int64(len(p)) > row.Size-off) {
+			err = io.EOF
+		}
+		return n, err
+	}
+}
+
+// look returns the blob's row, as it is now.
+func (b *Blob) look() (blobRow, error) {
+	if row := b.row.Load(); row.State == Complete {
+		return *row, nil
+	}
+	row, err := b.s.findBlob(b.ctx, b.hash)
+	if err == nil && row.State == Absent {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return blobRow{}, err
+	}
+	b.row.Store(&row)
+	return row, nil
+}
+
+// errAbsent means that a partial blob does not have a group.
+var errAbsent = errors.New("group is absent")
+
+// absent returns a MissingError for what is not there of length bytes from
+// start on, where something was not there when the blob was as row says, and
+// nil if the blob has changed since.
+func (b *Blob) absent(row blobRow, start uint64, length int) error {
+	var missing bao.Ranges
+	now := row
+	err := b.s.pool.read(b.ctx, func(conn *sqlite.Conn) (err error) {
+		if now, err = findBlob(conn, b.hash); err != nil {
+			return err
+		}
+		present, err := presentChunks(conn, now)
+		missing = bao.Bytes(start, start+uint64(max(1, length))).Minus(present)
+		if now.SizeProven {
+			missing = missing.Intersect(bao.Chunks(0, bao.ChunkCount(now.Size)))
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case now.State == Partial && !missing.IsEmpty():
+		return &MissingError{b.hash, missing}
+	case now.id == row.id && now.State == row.State && now.Stored == row.Stored:
+		return b.damaged(nil, row, int64(start/bao.GroupSize), fmt.Errorf("%w: row is missing", bao.ErrMismatch))
+	}
+	return nil
+}
+
+// readFull fills p, which lies inside the blob. The rows come in one query, so
+// from one snapshot, but for long reads a piece at a time, so that no snapshot
+// lives long.
+func (b *Blob) readFull(row blobRow, p []byte, off int64) (n int, err error) {
+	for n < len(p) && err == nil {
+		piece := p[n:min(n+maxPiece, len(p))]
+		var m int
+		m, err = b.readPiece(row, piece, off+int64(n))
+		n += m
+	}
+	return n, err
+}
+
+// isTyped reports whether an error names the blob already.
+func isTyped(err error) bool {
+	var c *CorruptError
+	var m *MissingError
+	return errors.As(err, &c) || errors.As(err, &m)
+}
+
+// maxPiece is the most bytes read with one snapshot.
+const maxPiece = 1 << 20
+
+func (b *Blob) readPiece(row blobRow, p []byte, off int64) (n int, err error) {
+	r, err := b.s.pool.take(b.ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer b.s.pool.put(r)
+	rows := openRows(r.Conn, row, off, int64(len(p)))
+	defer rows.close()
+	for group := off / bao.GroupSize; n < len(p); group++ {
+		skip := int(max(0, off-group*bao.GroupSize))
+		m, err := b.readGroup(r.Conn, rows, group, skip, p[n:])
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// blobRows goes through the rows of a blob that have a range of its bytes.
+type blobRows struct {
+	blob blobRow
+	stmt *sqlite.Stmt
+}
+
+func openRows(conn *sqlite.Conn, blob blobRow, off, length int64) blobRows {
+	first, last := off/bao.GroupSize, (off+length-1)/bao.GroupSize
+	stmt := prep(conn, "row_get")
+	if last > first {
+		stmt = prep(conn, "row_range")
+		stmt.SetInt64(":to", rowID(blob.id, last))
+	}
+	stmt.SetInt64(":from", rowID(blob.id, first))
+	return blobRows{blob, stmt}
+}
+
+func (r blobRows) close() { r.stmt.Reset() }
+
+// next steps to the row of the given group, which follows the one before. Its
+// data, of the length that the group must have, is in column 1.
+func (r blobRows) next(group int64) (length int, err error) {
+	found, err := r.stmt.Step()
+	if err != nil {
+		return 0, err
+	}
+	if !found || r.stmt.ColumnInt64(0) != rowID(r.blob.id, group) {
+		if r.blob.State == Partial {
+			return 0, errAbsent
+		}
+		return 0, fmt.Errorf("%w: row is missing", bao.ErrMismatch)
+	}
+	length = bao.GroupLen(r.blob.Size, group)
+	if n := r.stmt.ColumnLen(1); n != length {
+		return 0, fmt.Errorf("%w: row has %d bytes, not %d", bao.ErrMismatch, n, length)
+	}
+	return length, nil
+}
+
+// scratch holds groups of which only a part is wanted.
+var scratch = sync.Pool{New: func() any { return new([bao.GroupSize]byte) }}
+
+// readGroup reads the given group from the next row, verifies it, and copies
+// what is behind its first skip bytes to p.
+func (b *Blob) readGroup(conn *sqlite.Conn, rows blobRows, group int64, skip int, p []byte) (int, error) {
+	length, err := rows.next(group)
+	if err != nil {
+		return 0, b.damaged(conn, rows.blob, group, err)
+	}
+	if skip == 0 && length == bao.GroupSize && len(p) >= length {
+		buf := (*[bao.GroupSize]byte)(p)
+		rows.stmt.ColumnBytes(1, buf[:])
+		return b.verified(conn, rows.blob, buf, group, length, length)
+	}
+	buf := scratch.Get().(*[bao.GroupSize]byte)
+	defer scratch.Put(buf)
+	rows.stmt.ColumnBytes(1, buf[:])
+	n, err := b.verified(conn, rows.blob, buf, group, length, min(length-skip, len(p)))
+	copy(p[:n], buf[skip:])
+	return n, err
+}
+
+// verified returns n if the first length bytes of buf are the given group, and
+// 0 with an error otherwise.
+func (b *Blob) verified(conn *sqlite.Conn, row blobRow, buf *[bao.GroupSize]byte, group int64, length, n int) (int, error) {
+	want, err := b.s.groupCV(conn, row, group)
+	if err != nil {
+		return 0, b.damaged(conn, row, group, err)
+	}
+	if bao.GroupCV(buf, length, group, row.Size <= bao.GroupSize) != want {
+		return 0, b.damaged(conn, row, group, bao.ErrMismatch)
+	}
+	return n, nil
+}
+
+// damaged turns an error about a group into one that names its bytes, if it
+// says that the data is not what it must be. If the blob has been deleted
+// meanwhile, by another process, it is ErrNotFound.
+func (b *Blob) damaged(conn *sqlite.Conn, row blobRow, group int64, err error) error {
+	err = mapSQLite(err)
+	ioErr := sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
+	if !ioErr && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotCairn) && !errors.Is(err, bao.ErrMismatch) {
+		return err
+	}
+	if conn != nil {
+		if now, findErr := findBlob(conn, b.hash); findErr == nil && now.id != row.id {
+			return ErrNotFound
+		}
+	}
+	start := group * bao.GroupSize
+	return &CorruptError{
+		Hash:   b.hash,
+		Ranges: []ByteRange{{start, start + int64(bao.GroupLen(row.Size, group))}},
+		Err:    err,
+	}
+}
+
+// Read implements [io.Reader]. Reads shorter than a group are served from the
+// last group that was verified, so that a reader of small pieces does not have
+// it verified for each.
+func (b *Blob) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if len(p) < bao.GroupSize && b.pos < b.Size() {
+		return b.readShort(p)
+	}
+	n, err := b.ReadAt(p, b.pos)
+	b.pos += int64(n)
+	if n > 0 && err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
+// readShort reads from the group at the position, which is inside the blob.
+func (b *Blob) readShort(p []byte) (int, error) {
+	group := b.pos / bao.GroupSize
+	start := group * bao.GroupSize
+	length := bao.GroupLen(b.Size(), group)
+	if b.current == nil || b.currentGroup != group {
+		if b.current == nil {
+			b.current = new([bao.GroupSize]byte)
+		}
+		b.currentGroup = -1
+		if _, err := b.ReadAt(b.current[:length], start); err != nil {
+			return 0, err
+		}
+		b.currentGroup = group
+	} else if _, err := b.ReadAt(nil, b.pos); err != nil {
+		return 0, err // closed meanwhile
+	}
+	n := copy(p, b.current[b.pos-start:length])
+	b.pos += int64(n)
+	return n, nil
+}
+
+// Seek implements [io.Seeker]. A position before the start is an error, one
+// behind the end is not.
+func (b *Blob) Seek(offset int64, whence int) (int64, error) {
+	if _, err := b.ReadAt(nil, 0); err != nil && err != io.EOF {
+		return 0, err // closed
+	}
+	switch whence {
+	case io.SeekStart:
+	case io.SeekCurrent:
+		offset += b.pos
+	case io.SeekEnd:
+		offset += b.Size()
+	default:
+		return 0, fmt.Errorf("seek in blob %v: invalid whence %d", b.hash, whence)
+	}
+	if offset < 0 {
+		return 0, fmt.Errorf("seek in blob %v: %w", b.hash, errNegativeOffset)
+	}
+	b.pos = offset
+	return offset, nil
+}
+
+// WriteTo implements [io.WriterTo]: it writes what is left from the position
+// on. Nothing unverified reaches w, but what was verified before an error
+// does.
+func (b *Blob) WriteTo(w io.Writer) (written int64, err error) {
+	buf := segments.Get().(*[segmentSize]byte)
+	defer segments.Put(buf)
+	for {
+		n, err := b.ReadAt(buf[:], b.pos)
+		if n > 0 {
+			m, writeErr := w.Write(buf[:n])
+			written += int64(m)
+			b.pos += int64(m)
+			if writeErr != nil {
+				return written, writeErr
+			}
+			if m < n {
+				return written, io.ErrShortWrite
+			}
+		}
+		if err == io.EOF {
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+	}
+}

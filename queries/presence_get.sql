@@ -1,0 +1,1 @@
+select "groups" as "groups" from "presence" where "id" = :id;

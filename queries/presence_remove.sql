@@ -1,0 +1,1 @@
+delete from "presence" where "id" between :from and :to;

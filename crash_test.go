@@ -101,6 +101,8 @@ func runChild(role, path string) error {
 		return childBulk(s, path, func(text string) { fmt.Println(text) })
 	case "add":
 		return addForever(ctx, s)
+	case "import":
+		return importForever(ctx, s)
 	}
 	return fmt.Errorf("no role %q", role)
 }

@@ -102,3 +102,13 @@ func (s *Store) Count(ctx context.Context, table string) (n int64, err error) {
 	})
 	return n, err
 }
+
+// Observers returns how many loops observe.
+func (s *Store) Observers() (n int) {
+	s.observers.mu.Lock()
+	defer s.observers.mu.Unlock()
+	for _, set := range s.observers.byHash {
+		n += len(set)
+	}
+	return n
+}

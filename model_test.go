@@ -26,8 +26,10 @@ type model struct {
 	path  string
 	s     *cairn.Store
 	blobs map[cairn.Hash][]byte
-	tags  map[cairn.Hash][]*cairn.TempTag
-	open  []*cairn.Blob
+	// partials are those that are there and not complete.
+	partials map[cairn.Hash]*partialModel
+	tags     map[cairn.Hash][]*cairn.TempTag
+	open     []*cairn.Blob
 }
 
 // TestModel runs random operations on a store and on a model of it.
@@ -45,17 +47,18 @@ func TestModel(t *testing.T) {
 
 func runModel(t *testing.T, seed uint64) {
 	m := &model{
-		t:     t,
-		rnd:   rand.New(rand.NewPCG(seed, 0)),
-		path:  ":memory:",
-		blobs: make(map[cairn.Hash][]byte),
-		tags:  make(map[cairn.Hash][]*cairn.TempTag),
+		t:        t,
+		rnd:      rand.New(rand.NewPCG(seed, 0)),
+		path:     ":memory:",
+		blobs:    make(map[cairn.Hash][]byte),
+		partials: make(map[cairn.Hash]*partialModel),
+		tags:     make(map[cairn.Hash][]*cairn.TempTag),
 	}
 	if m.rnd.IntN(4) > 0 {
 		m.path = tempPath(t)
 	}
 	m.s = open(t, m.path, nil)
-	ops := []func(){m.add, m.add, m.addBroken, m.remove, m.remove, m.openBlob, m.closeBlob, m.readAt, m.readAt, m.readAt, m.release, m.list, m.status}
+	ops := []func(){m.add, m.add, m.addBroken, m.remove, m.remove, m.openBlob, m.closeBlob, m.readAt, m.readAt, m.readAt, m.release, m.list, m.status, m.importPart, m.importPart, m.importPart, m.readPart}
 	for range 120 {
 		ops[m.rnd.IntN(len(ops))]()
 		if m.path != ":memory:" && m.rnd.IntN(60) == 0 {
@@ -90,6 +93,7 @@ func (m *model) add() {
 		m.t.Fatal(err)
 	}
 	m.blobs[tag.Hash()] = b
+	delete(m.partials, tag.Hash())
 	m.tags[tag.Hash()] = append(m.tags[tag.Hash()], tag)
 }
 
@@ -104,7 +108,7 @@ func (m *model) addBroken() {
 
 // any returns one of the blobs, or a hash that is none.
 func (m *model) any() cairn.Hash {
-	if len(m.blobs) == 0 || m.rnd.IntN(10) == 0 {
+	if len(m.blobs) == 0 || m.rnd.IntN(10) == 0 { // never a partial one
 		return hashOf(fmt.Append(nil, m.rnd.Uint64()))
 	}
 	hashes := make([]cairn.Hash, 0, len(m.blobs))
@@ -187,19 +191,22 @@ func (m *model) list() {
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		if b, there := m.blobs[info.Hash]; !there || info.Size != int64(len(b)) {
+		if b, there := m.blobs[info.Hash]; there == (m.partials[info.Hash] != nil) || there && info.Size != int64(len(b)) {
 			m.t.Errorf("listed %v", info)
 		}
 		n++
 	}
-	if n != len(m.blobs) {
-		m.t.Errorf("listed %d of %d", n, len(m.blobs))
+	if n != len(m.blobs)+len(m.partials) {
+		m.t.Errorf("listed %d of %d and %d", n, len(m.blobs), len(m.partials))
 	}
 	var bytes int64
 	for _, b := range m.blobs {
 		bytes += int64(len(b))
 	}
-	if st, err := m.s.Stats(m.t.Context()); err != nil || st.Blobs != int64(len(m.blobs)) || st.Bytes != bytes {
+	for _, p := range m.partials {
+		bytes += int64(len(p.data))
+	}
+	if st, err := m.s.Stats(m.t.Context()); err != nil || st.Blobs != int64(len(m.blobs)) || st.Partial != int64(len(m.partials)) || st.Bytes != bytes {
 		m.t.Errorf("%+v, %v; want %d blobs of %d bytes", st, err, len(m.blobs), bytes)
 	}
 }

@@ -165,7 +165,8 @@ func TestImportBao(t *testing.T) {
 // is not must be named.
 func mustReadRanges(t testing.TB, s *cairn.Store, data []byte) {
 	t.Helper()
-	b, err := s.Blob(t.Context(), hashOf(data))
+	hash := hashOf(data)
+	b, err := s.Blob(t.Context(), hash)
 	if errors.Is(err, cairn.ErrNotFound) {
 		return
 	}
@@ -173,7 +174,7 @@ func mustReadRanges(t testing.TB, s *cairn.Store, data []byte) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	present, err := s.Ranges(t.Context(), hashOf(data))
+	present, err := s.Ranges(t.Context(), hash)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +193,7 @@ func mustReadRanges(t testing.TB, s *cairn.Store, data []byte) {
 			t.Fatalf("group at %d, which is not there: %v", off, err)
 		}
 		want0 := bao.Bytes(uint64(off), uint64(off+len(want)))
-		if missing.Hash != hashOf(data) || !missing.Ranges.Equal(want0) {
+		if missing.Hash != hash || !missing.Ranges.Equal(want0) {
 			t.Errorf("missing %v, want %v", missing.Ranges, want0)
 		}
 	}

@@ -75,7 +75,7 @@ const (
 )
 
 var (
-	peerNames = []string{cairnPeer, filesPeer, looseFiles, checkedFile, bboltPeer, tunedBbolt, pebblePeer, badgerPeer, sqlitePeer}
+	peerNames = []string{cairnPeer, addPeer, filesPeer, looseFiles, checkedFile, bboltPeer, tunedBbolt, pebblePeer, badgerPeer, sqlitePeer}
 	databases = []string{bboltPeer, pebblePeer, badgerPeer, sqlitePeer}
 )
 

@@ -51,6 +51,8 @@ func allWorkloads(s sizes) []workload {
 		readSeq(s.Big),
 		readRandom(s.Big, 1),
 		readRandom(s.Big, 4),
+		exchange(s.Big),
+		importRandom(s.Big / 4),
 		openStore("open-few", s.Few),
 		openStore("open-many", s.Many),
 	}

@@ -15,6 +15,24 @@
 // up to the blob's hash. A group that does not verify is a [*CorruptError] with
 // its byte range; the rest of the blob still reads.
 //
+// # Partial blobs
+//
+// A blob can be known by its hash alone and arrive in any order, from anybody.
+// [Store.ImportBao] reads the response to a request for some ranges of it, in
+// the form that iroh's peers send, proves each byte before it stores it, and
+// keeps what it has proven when the connection breaks. The blob is [Partial]
+// until its last group is there; then it is complete, in the same commit. Of a
+// partial blob, what is there can be read and, by [Store.ExportBao], sent on;
+// the rest is a [*MissingError] that names it. [Store.Missing] tells what to
+// ask a peer for, [Store.Observe] follows what arrives.
+//
+// The size of a partial blob is what a peer has said until its last chunk has
+// been verified ([Status.SizeProven]). No peer's false statement spoils what is
+// there, or keeps out the truth.
+//
+// Whole chunk groups are kept; a part of one is verified and forgotten, because
+// it could not be verified again. Ask for whole ones: [bao.Ranges.Groups].
+//
 // # One commit, durable
 //
 // A change is one transaction, or a row of transactions whose work nobody sees
@@ -41,8 +59,8 @@
 //
 // A blob has at most [MaxBlobSize] bytes, 1 TiB. Memory does not grow with the
 // size or the number of blobs: a store holds up to 16 MiB of waiting writes,
-// 16 MiB of pages to be written, 8 MiB of hashes, and up to 1 MiB for each
-// reading connection. The database must be on a local file system: SQLite's
+// 16 MiB of pages to be written, 8 MiB of hashes, up to 1 MiB for each reading
+// connection, and a few MiB for each large add or import that is under way. The database must be on a local file system: SQLite's
 // write-ahead log does not work over a network.
 //
 // # Errors

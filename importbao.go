@@ -92,6 +92,7 @@ type importer struct {
 	path    []onPath           // the stored pairs above the current part, from the root
 	total   int64              // bytes handed to the writer
 	handed  time.Time          // when the last batch was
+	pace    time.Duration      // that a full batch takes to come, averaged
 	stepped bool               // whether there was one
 	proven  bool               // whether a batch has said that the size is
 }
@@ -105,7 +106,7 @@ type onPath struct {
 
 // decode reads the response into batches. blob is what the store has of it.
 func (im *importer) decode(ctx context.Context, blob blobRow) error {
-	im.handed = time.Now()
+	im.handed, im.pace = time.Now(), bulkIdle
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -178,7 +179,8 @@ func (im *importer) leaf(part bao.Part) error {
 	// A batch ends with a tile, so that none is written twice in a row.
 	full := len(b.groups) == segmentGroups || group%groupRun == groupRun-1
 	if age := time.Since(im.handed); full || age > importAge {
-		return im.hand(full && age < bulkIdle)
+		im.pace += (age - im.pace) / 8
+		return im.hand()
 	}
 	return nil
 }
@@ -209,15 +211,16 @@ func (im *importer) take() *verified {
 
 // hand gives the batch to the writer as a step. Where batches come fast enough
 // for bulk mode, it is one for that.
-func (im *importer) hand(fast bool) error {
+func (im *importer) hand() error {
 	b := im.take()
 	cost := int64(len(b.groups)) * bao.GroupSize
 	im.total += cost
-	im.handed = time.Now()
 	im.stepped = true
 	buf := im.buf
 	im.buf = nil
-	return im.enqueue(cost, fast && im.total > bulkMin, im.storing(b), im.telling(b), buf)
+	err := im.enqueue(cost, im.pace < bulkIdle && im.total > bulkMin, im.storing(b), im.telling(b), buf)
+	im.handed = time.Now() // the wait for the writer is not the peer's
+	return err
 }
 
 // storing returns what stores a batch. The writer calls it.

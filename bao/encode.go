@@ -116,17 +116,18 @@ func (e *encoder) node(lo, hi uint64, want CV, root bool) error {
 	if err != nil {
 		return err
 	}
-	if ParentCV(&pair, root) != want {
+	if ParentCV(pair, root) != want {
 		return &MismatchError{lo, hi, true}
 	}
+	left, right := CV(pair[:32]), CV(pair[32:])
 	if _, err := e.w.Write(pair[:]); err != nil {
 		return err
 	}
 	mid := lo + uint64(leftWidth(int64(hi-lo)))
-	if err := e.node(lo, mid, CV(pair[:32]), false); err != nil {
+	if err := e.node(lo, mid, left, false); err != nil {
 		return err
 	}
-	return e.node(mid, hi, CV(pair[32:]), false)
+	return e.node(mid, hi, right, false)
 }
 
 // groupRange returns the first group and the number of groups of a node above

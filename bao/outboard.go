@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 )
 
@@ -57,17 +56,23 @@ func (ow *outboardWriter) node(first, n int64, want CV, root bool) error {
 	if err != nil {
 		return err
 	}
-	if ParentCV(&pair, root) != want {
-		return &MismatchError{uint64(first * groupChunks), uint64((first + n) * groupChunks), true}
+	if ParentCV(pair, root) != want {
+		return nodeMismatch(first, n)
 	}
+	l, r := CV(pair[:32]), CV(pair[32:])
 	if _, err := ow.w.Write(pair[:]); err != nil {
 		return err
 	}
 	left := leftWidth(n)
-	if err := ow.node(first, left, CV(pair[:32]), false); err != nil {
+	if err := ow.node(first, left, l, false); err != nil {
 		return err
 	}
-	return ow.node(first+left, n-left, CV(pair[32:]), false)
+	return ow.node(first+left, n-left, r, false)
+}
+
+// nodeMismatch tells that the pair of the node over [first, first+n) is wrong.
+func nodeMismatch(first, n int64) error {
+	return &MismatchError{uint64(first) * groupChunks, uint64(first+n) * groupChunks, true}
 }
 
 // A tileLoader finds pairs in tiles, of which it keeps one a level.
@@ -80,21 +85,22 @@ type tileLoader struct {
 	}
 }
 
-// pair returns a copy of the pair of the node over [first, first+n).
-func (l *tileLoader) pair(first, n int64) ([PairSize]byte, error) {
+// pair returns the pair of the node over [first, first+n). It is valid until
+// the next call. That there is no such pair in its tile is a mismatch.
+func (l *tileLoader) pair(first, n int64) (*[PairSize]byte, error) {
 	t, number := pairPlace(first, n)
 	slot := &l.loaded[t.Level]
 	if slot.pairs == nil || slot.tile != t {
 		pairs, err := l.src.ReadTile(t)
-		if err != nil {
-			return [PairSize]byte{}, err
+		if err != nil && !errors.Is(err, ErrMismatch) {
+			return nil, err
 		}
-		if int64(len(pairs)) != (t.Units(l.groups)-1)*PairSize {
-			return [PairSize]byte{}, fmt.Errorf("%w: tile %d of level %d has %d bytes", ErrMismatch, t.Index, t.Level, len(pairs))
+		if err != nil || int64(len(pairs)) != (t.Units(l.groups)-1)*PairSize {
+			return nil, nodeMismatch(first, n)
 		}
 		slot.tile, slot.pairs = t, append(slot.pairs[:0], pairs...)
 	}
-	return *Pair(slot.pairs, number), nil
+	return Pair(slot.pairs, number), nil
 }
 
 // pairPlace returns the tile that has the pair of the node over the groups

@@ -93,7 +93,7 @@ func parseRange(text string) (Ranges, error) {
 	}
 	from, to, ok := strings.Cut(text, "..")
 	if !ok {
-		return Ranges{}, fmt.Errorf("%q is not all, last, A..B or A..", text)
+		return Ranges{}, fmt.Errorf("%q is none of all, last, A.. and A..B", text)
 	}
 	start, err := strconv.ParseUint(from, 10, 64)
 	if err != nil || to == "" {
@@ -235,7 +235,9 @@ func (r Ranges) Effective(size int64) Ranges {
 
 // Groups returns the set rounded out to whole chunk groups: what to ask for in
 // order to keep it, because a group is the smallest thing that can be verified
-// alone later. A bound too large to be rounded up stays.
+// alone later. A bound too large to be rounded up stays. Of a range that starts
+// behind the end of the blob, as [Last] does, only the last chunk is selected
+// all the same.
 func (r Ranges) Groups() Ranges {
 	out := make([]uint64, 0, len(r.bounds))
 	for i, bound := range r.bounds {
@@ -248,8 +250,8 @@ func (r Ranges) Groups() Ranges {
 			}
 			continue
 		}
-		if rounded != bound && rounded <= lastChunk-groupChunks {
-			rounded += groupChunks
+		if rounded != bound {
+			rounded += groupChunks // wraps around at the very end
 		}
 		out = append(out, max(bound, rounded))
 	}

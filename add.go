@@ -140,7 +140,7 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 		return nil, err
 	}
 	var partial int64 // the id of a partial blob that it replaces
-	err = s.write(ctx, int64(len(data)), func(conn *sqlite.Conn) error {
+	err = s.replace(ctx, hash, int64(len(data)), func(conn *sqlite.Conn) error {
 		partial = 0
 		now := time.Now().UnixNano()
 		id := s.newID()
@@ -166,7 +166,6 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 		s.guard.release(hash)
 		return nil, err
 	}
-	s.observers.reset(hash)
 	if partial != 0 {
 		s.tiles.drop(partial)
 	}
@@ -382,7 +381,7 @@ func (a *largeAdd) publish() (Hash, error) {
 		return Hash{}, err
 	}
 	var rest int64 // the blob to discard: ours, the partial one, or none
-	err = a.s.write(a.ctx, 0, func(conn *sqlite.Conn) error {
+	err = a.s.replace(a.ctx, hash, 0, func(conn *sqlite.Conn) error {
 		if a.lost != nil {
 			return a.lost
 		}
@@ -414,7 +413,6 @@ func (a *largeAdd) publish() (Hash, error) {
 		a.s.guard.release(hash)
 		return Hash{}, err
 	}
-	a.s.observers.reset(hash)
 	if rest != 0 {
 		a.s.tiles.drop(rest)
 		a.s.discard(a.ctx, rest)

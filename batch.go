@@ -137,9 +137,9 @@ func (w *writer) start(name string, f func()) {
 
 // submit has run executed in a transaction and returns once that is durable
 // (or, with Relaxed, committed). Until run has begun, ctx can withdraw it;
-// then its outcome is waited for.
-func (w *writer) submit(ctx context.Context, cost int64, run func(conn *sqlite.Conn) error) error {
-	req := &request{ctx: ctx, run: run, cost: cost + requestOverhead, done: make(chan error, 1)}
+// then its outcome is waited for. For after see [request].
+func (w *writer) submit(ctx context.Context, cost int64, run func(conn *sqlite.Conn) error, after func()) error {
+	req := &request{ctx: ctx, run: run, after: after, cost: cost + requestOverhead, done: make(chan error, 1)}
 	if err := w.enqueue(req); err != nil {
 		return err
 	}

@@ -20,9 +20,11 @@ import (
 // it, and waits for one commit; another process that begins to read meanwhile
 // waits for a commit too, and holds up the next one while it reads.
 //
-// Nobody sees a blob that is written in bulk mode: it is published in WAL mode
+// An add is published in WAL mode afterwards; nobody sees it before. What an
+// import writes is part of a partial blob, and is acknowledged in WAL mode
 // afterwards. A crash in bulk mode leaves a hot journal, by which SQLite, the
-// sqlite3 shell included, takes the last transaction back at the next open.
+// sqlite3 shell included, takes the last transaction back at the next open. The
+// few pages that are not new, such as those of the blob's row, are in it too.
 
 const (
 	// bulkMin is how much of an add goes through the WAL first.

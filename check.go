@@ -352,6 +352,9 @@ func (c *checker) markedRows(b checkedBlob, rows, presence *walk) error {
 			return err
 		}
 		stored += there
+		if err := c.pathsOf(b, first, marked); err != nil {
+			return err
+		}
 	}
 	if stored != b.stored {
 		return c.report("blob", b.hash, "%d bytes stored, not %d", stored, b.stored)
@@ -386,6 +389,45 @@ func (c *checker) rowsOfRun(b checkedBlob, rows *walk, first int64, marked uint6
 	return stored, err
 }
 
+// pathsOf checks that the pairs on the ways to the groups of a bitmap are
+// there: in the tile above them and, for one of them as for all, in those above
+// that.
+func (c *checker) pathsOf(b checkedBlob, first int64, marked uint64) error {
+	groups := bao.Groups(b.size)
+	levels := bao.Tiles(groups)
+	for group := first; marked != 0 && group < groups; group, marked = group+1, marked>>1 {
+		if marked&1 == 0 {
+			continue
+		}
+		for level := range levels {
+			if err := c.pairsAbove(b, group, level); err != nil {
+				return err
+			}
+		}
+		levels = min(levels, 1)
+	}
+	return nil
+}
+
+// pairsAbove checks the pairs of a group's way in the tile of one level.
+func (c *checker) pairsAbove(b checkedBlob, group int64, level int) error {
+	t, unit := bao.TileAbove(group, level)
+	steps := bao.AppendPath(nil, t.Units(bao.Groups(b.size)), unit)
+	if len(steps) == 0 {
+		return nil
+	}
+	pairs, err := readTile(c.conn, blobRow{id: b.id, Status: Status{State: Partial}}, t)
+	if err != nil {
+		return err
+	}
+	for _, step := range steps {
+		if *bao.Pair(pairs, step.Number) == [bao.PairSize]byte{} {
+			return c.report("outboard", b.hash, "tile %d of level %d lacks a pair above group %d", t.Index, t.Level, group)
+		}
+	}
+	return nil
+}
+
 // tilesOf checks the outboard up to and of b. A partial blob's tiles may be
 // shorter, and fewer.
 func (c *checker) tilesOf(b checkedBlob, tiles *walk) error {
@@ -409,7 +451,7 @@ func (c *checker) tilesOf(b checkedBlob, tiles *walk) error {
 		t := tileOf(id)
 		full := max(0, t.Units(groups)-1) * bao.PairSize
 		short := length < full && (b.state == Complete || length == 0 || length%bao.PairSize != 0)
-		if t.Level >= bao.Tiles(groups) || tileID(b.id, t) != id || length > full || short {
+		if full == 0 || tileID(b.id, t) != id || length > full || short {
 			if err := c.report("outboard", b.hash, "tile %d of level %d has %d bytes", t.Index, t.Level, length); err != nil {
 				return err
 			}

@@ -29,7 +29,6 @@ func (s *Store) Delete(ctx context.Context, hash Hash) error {
 		return fmt.Errorf("delete %v: %w", hash, err)
 	}
 	s.tiles.drop(id)
-	s.observers.reset(hash)
 	if !freed {
 		s.discard(ctx, id)
 	}
@@ -42,7 +41,7 @@ func (s *Store) Delete(ctx context.Context, hash Hash) error {
 func (s *Store) hideOrRemove(ctx context.Context, hash Hash) (id int64, removed bool, err error) {
 	mark := make(chan struct{})
 	defer s.guard.dropped(hash, mark)
-	err = s.write(ctx, 0, func(conn *sqlite.Conn) error {
+	err = s.replace(ctx, hash, 0, func(conn *sqlite.Conn) error {
 		blob, err := findBlob(conn, hash)
 		if err != nil {
 			return err

@@ -92,7 +92,12 @@ type MissingError struct {
 }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("blob %v: %v: chunks %v", e.Hash, ErrMissing, e.Ranges)
+	const shown = 8 // ranges
+	text := fmt.Sprintf("blob %v: %v: chunks %v", e.Hash, ErrMissing, e.Ranges.First(shown))
+	if more := e.Ranges.Len() - shown; more > 0 {
+		text += fmt.Sprintf(" and %d more ranges", more)
+	}
+	return text
 }
 
 // Is reports whether target is [ErrMissing].

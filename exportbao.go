@@ -51,65 +51,62 @@ func (s *Store) exportBao(ctx context.Context, hash Hash, ranges bao.Ranges, w i
 // are there, and a MissingError with the others if not. Until the handle is
 // closed, what is there stays.
 func (b *Blob) require(ranges bao.Ranges) (blobRow, error) {
-	row, present, err := b.s.presence(b.ctx, b.hash)
-	if err != nil {
-		return row, err
+	var row blobRow
+	var missing bao.Ranges
+	err := b.s.pool.read(b.ctx, func(conn *sqlite.Conn) (err error) {
+		if row, err = b.look(conn); err != nil {
+			return err
+		}
+		whole := ranges.Effective(row.Size).Groups().Intersect(bao.Chunks(0, bao.ChunkCount(row.Size)))
+		present, err := presentChunks(conn, row, whole)
+		missing = whole.Minus(present)
+		return err
+	})
+	if err == nil && !missing.IsEmpty() {
+		err = &MissingError{b.hash, missing}
+	} else if err != nil {
+		err = fmt.Errorf("blob %v: %w", b.hash, err)
 	}
-	if row.State == Absent { // deleted by another process
-		return row, fmt.Errorf("blob %v: %w", b.hash, ErrNotFound)
-	}
-	whole := ranges.Effective(row.Size).Groups().Intersect(bao.Chunks(0, bao.ChunkCount(row.Size)))
-	if missing := whole.Minus(present); !missing.IsEmpty() {
-		return row, &MissingError{b.hash, missing}
-	}
-	return row, nil
+	return row, err
 }
 
 // A rawBlob reads what is stored of a blob for the bao package, which verifies
 // it. Each read has a snapshot of its own, so that a slow receiver holds none.
 type rawBlob struct {
 	b *Blob
-	// size is the one that the tree is walked by. Another statement may have
-	// taken its place meanwhile; what was there then is found by either.
+	// size is the one that the tree is walked by. Another statement, or the
+	// truth, may have taken its place meanwhile; what was there then is found
+	// by either.
 	size int64
-}
-
-// now looks up the blob in a snapshot. A partial one may have been replaced by
-// a complete one.
-func (r rawBlob) now(conn *sqlite.Conn) (blobRow, error) {
-	row := *r.b.row.Load()
-	if row.State == Partial {
-		var err error
-		if row, err = findBlob(conn, r.b.hash); err != nil {
-			return row, err
-		}
-	}
-	if row.State == Partial {
-		row.Size = r.size
-	}
-	return row, nil
 }
 
 // ReadTile implements [bao.TileReader].
 func (r rawBlob) ReadTile(t bao.Tile) (pairs []byte, err error) {
 	err = r.b.s.pool.read(r.b.ctx, func(conn *sqlite.Conn) error {
-		row, err := r.now(conn)
+		row, err := r.b.look(conn)
 		if err != nil {
 			return err
 		}
-		pairs, err = readTile(conn, row, t)
+		if pairs, err = readTile(conn, row, t); err != nil {
+			now, findErr := findBlob(conn, r.b.hash)
+			if findErr == nil && now.id != row.id { // deleted by another process
+				err = ErrNotFound
+			}
+		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return pairs[:max(0, t.Units(bao.Groups(r.size))-1)*bao.PairSize], nil
+	// As long as it would be with the size that the tree is walked by.
+	want := max(0, t.Units(bao.Groups(r.size))-1) * bao.PairSize
+	return append(pairs[:min(want, int64(len(pairs)))], make([]byte, max(0, want-int64(len(pairs))))...), nil
 }
 
 // ReadAt reads whole groups, as [bao.Encode] asks for them.
 func (r rawBlob) ReadAt(p []byte, off int64) (n int, err error) {
 	err = r.b.s.pool.read(r.b.ctx, func(conn *sqlite.Conn) error {
-		row, err := r.now(conn)
+		row, err := r.b.look(conn)
 		if err != nil {
 			return err
 		}

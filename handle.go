@@ -33,10 +33,12 @@ type Blob struct {
 	// again; a complete one never changes.
 	row atomic.Pointer[blobRow]
 
-	// For the goroutine that uses Read, Seek and WriteTo.
+	// For the goroutine that uses Read, Seek and WriteTo. The first currentLen
+	// bytes of current are those from currentStart on, and verified.
 	pos          int64
-	current      *[bao.GroupSize]byte // verified, if not nil
-	currentGroup int64
+	current      *[bao.GroupSize]byte
+	currentStart int64
+	currentLen   int
 
 	mu     sync.RWMutex // held for reading during each ReadAt
 	closed bool
@@ -104,60 +106,92 @@ func (b *Blob) Close() error {
 var errNegativeOffset = errors.New("negative offset")
 
 // ReadAt implements [io.ReaderAt]: it returns fewer than len(p) bytes only
-// with an error, which is exactly [io.EOF] at the end of the blob.
+// with an error, which is exactly [io.EOF] at the end of the blob. The end of a
+// partial blob whose size is not proven is not known: behind it, too, data is
+// missing.
 func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read blob %v: %w", b.hash, errNegativeOffset)
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if b.closed {
-		return 0, fmt.Errorf("read blob %v: %w", b.hash, ErrClosed)
+	n, err := 0, b.usable()
+	if err == nil {
+		n, err = b.readAt(p, off)
 	}
-	if err := b.s.pool.open(); err != nil {
-		return 0, fmt.Errorf("read blob %v: %w", b.hash, err)
-	}
-	n, err := b.readAt(p, off)
 	if err != nil && err != io.EOF && !isTyped(err) {
 		err = fmt.Errorf("read blob %v: %w", b.hash, err)
 	}
 	return n, err
 }
 
-// readAt is ReadAt of an open handle. It reads again when the blob has changed
-// under it, as a partial one may.
+// usable returns ErrClosed if the handle or the store is closed. The caller
+// holds mu.
+func (b *Blob) usable() error {
+	if b.closed {
+		return ErrClosed
+	}
+	return b.s.pool.open()
+}
+
+// readAt fills p a piece at a time, so that no snapshot lives long.
 func (b *Blob) readAt(p []byte, off int64) (n int, err error) {
 	for {
-		row, err := b.look()
-		if err != nil {
+		m, end, err := b.readPiece(p[n:], off+int64(n))
+		n += m
+		if err != nil || end {
 			return n, err
 		}
-		at := off + int64(n)
-		within := p[n:]
-		if left := max(0, row.Size-at); int64(len(within)) > left {
-			within = within[:left]
-		}
-		m, err := b.readFull(row, within, at)
-		n += m
-		if err == nil && n < len(p) && !row.SizeProven || errors.Is(err, errAbsent) {
-			err = b.absent(row, uint64(at)+uint64(m), len(p)-n)
-			if err == nil {
-				continue // it has arrived meanwhile
-			}
-		}
-		if err == nil && (off >= row.Size || int64(len(p)) > row.Size-off) {
-			err = io.EOF
-		}
-		return n, err
 	}
 }
 
-// look returns the blob's row, as it is now.
-func (b *Blob) look() (blobRow, error) {
+// isTyped reports whether an error names the blob already.
+func isTyped(err error) bool {
+	var c *CorruptError
+	var m *MissingError
+	return errors.As(err, &c) || errors.As(err, &m)
+}
+
+// maxPiece is the most bytes read with one snapshot.
+const maxPiece = 1 << 20
+
+// readPiece reads the first part of p, in one snapshot. end tells that there is
+// nothing more to read: p is full, or the error is io.EOF.
+func (b *Blob) readPiece(p []byte, off int64) (n int, end bool, err error) {
+	r, err := b.s.pool.take(b.ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	defer b.s.pool.put(r)
+	row, err := b.look(r.Conn)
+	if err != nil {
+		return 0, false, mapSQLite(err)
+	}
+	left := max(0, row.Size-off)
+	if left == 0 && !row.SizeProven && len(p) > 0 {
+		return 0, false, b.absent(r.Conn, row, off, len(p))
+	}
+	piece := p[:min(int64(len(p)), left, maxPiece)]
+	n, err = b.readGroups(r.Conn, row, piece, off)
+	if errors.Is(err, errAbsent) {
+		err = b.absent(r.Conn, row, off+int64(n), len(p)-n)
+	}
+	if err != nil {
+		return n, false, mapSQLite(err)
+	}
+	if row.SizeProven && (left == 0 || n < len(p) && int64(n) == left) {
+		return n, true, io.EOF
+	}
+	return n, n == len(p), nil
+}
+
+// look returns the blob's row: as it is in the snapshot for a partial one,
+// which may have grown or be complete meanwhile.
+func (b *Blob) look(conn *sqlite.Conn) (blobRow, error) {
 	if row := b.row.Load(); row.State == Complete {
 		return *row, nil
 	}
-	row, err := b.s.findBlob(b.ctx, b.hash)
+	row, err := findBlob(conn, b.hash)
 	if err == nil && row.State == Absent {
 		err = ErrNotFound
 	}
@@ -171,68 +205,34 @@ func (b *Blob) look() (blobRow, error) {
 // errAbsent means that a partial blob does not have a group.
 var errAbsent = errors.New("group is absent")
 
-// absent returns a MissingError for what is not there of length bytes from
-// start on, where something was not there when the blob was as row says, and
-// nil if the blob has changed since.
-func (b *Blob) absent(row blobRow, start uint64, length int) error {
-	var missing bao.Ranges
-	now := row
-	err := b.s.pool.read(b.ctx, func(conn *sqlite.Conn) (err error) {
-		if now, err = findBlob(conn, b.hash); err != nil {
-			return err
-		}
-		present, err := presentChunks(conn, now)
-		missing = bao.Bytes(start, start+uint64(max(1, length))).Minus(present)
-		if now.SizeProven {
-			missing = missing.Intersect(bao.Chunks(0, bao.ChunkCount(now.Size)))
-		}
-		return err
-	})
-	switch {
-	case err != nil:
-		return err
-	case now.State == Partial && !missing.IsEmpty():
-		return &MissingError{b.hash, missing}
-	case now.id == row.id && now.State == row.State && now.Stored == row.Stored:
-		return b.damaged(nil, row, int64(start/bao.GroupSize), fmt.Errorf("%w: row is missing", bao.ErrMismatch))
+// absent returns a MissingError for what is not there of length bytes from off
+// on, the first of which is not.
+func (b *Blob) absent(conn *sqlite.Conn, row blobRow, off int64, length int) error {
+	want := bao.Bytes(uint64(off), uint64(off)+uint64(length))
+	if row.SizeProven {
+		want = want.Intersect(bao.Chunks(0, bao.ChunkCount(row.Size)))
 	}
-	return nil
-}
-
-// readFull fills p, which lies inside the blob. The rows come in one query, so
-// from one snapshot, but for long reads a piece at a time, so that no snapshot
-// lives long.
-func (b *Blob) readFull(row blobRow, p []byte, off int64) (n int, err error) {
-	for n < len(p) && err == nil {
-		piece := p[n:min(n+maxPiece, len(p))]
-		var m int
-		m, err = b.readPiece(row, piece, off+int64(n))
-		n += m
-	}
-	return n, err
-}
-
-// isTyped reports whether an error names the blob already.
-func isTyped(err error) bool {
-	var c *CorruptError
-	var m *MissingError
-	return errors.As(err, &c) || errors.As(err, &m)
-}
-
-// maxPiece is the most bytes read with one snapshot.
-const maxPiece = 1 << 20
-
-func (b *Blob) readPiece(row blobRow, p []byte, off int64) (n int, err error) {
-	r, err := b.s.pool.take(b.ctx)
+	present, err := presentChunks(conn, row, want)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer b.s.pool.put(r)
-	rows := openRows(r.Conn, row, off, int64(len(p)))
+	if present.Contains(uint64(off) / bao.ChunkSize) {
+		return b.damaged(conn, row, off/bao.GroupSize, fmt.Errorf("%w: row is missing", bao.ErrMismatch))
+	}
+	return &MissingError{b.hash, want.Minus(present)}
+}
+
+// readGroups reads and verifies the groups that p, which lies inside the blob,
+// touches.
+func (b *Blob) readGroups(conn *sqlite.Conn, row blobRow, p []byte, off int64) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	rows := openRows(conn, row, off, int64(len(p)))
 	defer rows.close()
 	for group := off / bao.GroupSize; n < len(p); group++ {
 		skip := int(max(0, off-group*bao.GroupSize))
-		m, err := b.readGroup(r.Conn, rows, group, skip, p[n:])
+		m, err := b.readGroup(conn, rows, group, skip, p[n:])
 		n += m
 		if err != nil {
 			return n, err
@@ -325,10 +325,8 @@ func (b *Blob) damaged(conn *sqlite.Conn, row blobRow, group int64, err error) e
 	if !ioErr && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotCairn) && !errors.Is(err, bao.ErrMismatch) {
 		return err
 	}
-	if conn != nil {
-		if now, findErr := findBlob(conn, b.hash); findErr == nil && now.id != row.id {
-			return ErrNotFound
-		}
+	if now, findErr := findBlob(conn, b.hash); findErr == nil && now.id != row.id {
+		return ErrNotFound
 	}
 	start := group * bao.GroupSize
 	return &CorruptError{
@@ -345,7 +343,7 @@ func (b *Blob) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if len(p) < bao.GroupSize && b.pos < b.Size() {
+	if len(p) < bao.GroupSize {
 		return b.readShort(p)
 	}
 	n, err := b.ReadAt(p, b.pos)
@@ -356,33 +354,50 @@ func (b *Blob) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readShort reads from the group at the position, which is inside the blob.
+// readShort reads from the group at the position.
 func (b *Blob) readShort(p []byte) (int, error) {
-	group := b.pos / bao.GroupSize
-	start := group * bao.GroupSize
-	length := bao.GroupLen(b.Size(), group)
-	if b.current == nil || b.currentGroup != group {
-		if b.current == nil {
-			b.current = new([bao.GroupSize]byte)
-		}
-		b.currentGroup = -1
-		if _, err := b.ReadAt(b.current[:length], start); err != nil {
+	if b.pos < b.currentStart || b.pos >= b.currentStart+int64(b.currentLen) {
+		if err := b.loadCurrent(); err != nil {
 			return 0, err
 		}
-		b.currentGroup = group
-	} else if _, err := b.ReadAt(nil, b.pos); err != nil {
-		return 0, err // closed meanwhile
+	} else if err := b.stillOpen(); err != nil {
+		return 0, err
 	}
-	n := copy(p, b.current[b.pos-start:length])
+	n := copy(p, b.current[b.pos-b.currentStart:b.currentLen])
 	b.pos += int64(n)
 	return n, nil
 }
 
+// loadCurrent reads the group at the position, as far as it goes now.
+func (b *Blob) loadCurrent() error {
+	if b.current == nil {
+		b.current = new([bao.GroupSize]byte)
+	}
+	b.currentStart = b.pos - b.pos%bao.GroupSize
+	n, err := b.ReadAt(b.current[:], b.currentStart)
+	b.currentLen = n
+	if b.pos < b.currentStart+int64(n) {
+		return nil
+	}
+	return err // io.EOF, if the position is behind the end
+}
+
+// stillOpen returns ErrClosed if the handle or the store is closed.
+func (b *Blob) stillOpen() error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if err := b.usable(); err != nil {
+		return fmt.Errorf("read blob %v: %w", b.hash, err)
+	}
+	return nil
+}
+
 // Seek implements [io.Seeker]. A position before the start is an error, one
-// behind the end is not.
+// behind the end is not. The end of a blob whose size is not proven is where
+// [Blob.Size] says.
 func (b *Blob) Seek(offset int64, whence int) (int64, error) {
-	if _, err := b.ReadAt(nil, 0); err != nil && err != io.EOF {
-		return 0, err // closed
+	if err := b.stillOpen(); err != nil {
+		return 0, err
 	}
 	switch whence {
 	case io.SeekStart:

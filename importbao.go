@@ -1,6 +1,7 @@
 package cairn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,10 +24,16 @@ const importAge = 20 * time.Millisecond
 // ImportBao reads the response to a request for the given ranges of a blob (see
 // [bao.Encode] for its form), to the end of r, and verifies it as it comes.
 // Whole groups are stored, in a partial blob that is made if there is none, a
-// batch in one transaction each; the rest is only verified. The blob becomes
-// complete with its last group. When ImportBao returns, with or without an
+// batch in one transaction each; the rest is only verified, so ask for whole
+// ones ([bao.Ranges.Groups]). The blob becomes complete with its last group.
+// While groups keep coming, up to 64 of them wait in memory for a fraction of a
+// second; those that a peer sends before it falls silent wait until it goes on,
+// hangs up, or r ends. When ImportBao returns, with or without an
 // error, everything that verified before is stored; when it returns nil, or any
 // error but one of storing, that is durable as [Options.Durability] says.
+//
+// The blob is protected from deletion during the import. Hold a [TempTag] to
+// protect it longer.
 //
 // Imports may overlap, repeat each other, come in any order and be concurrent.
 // Nothing that peers send is trusted. Memory is bounded by a few MiB whatever
@@ -60,11 +67,21 @@ func (s *Store) importBao(ctx context.Context, hash Hash, ranges bao.Ranges, r i
 	im := &importer{steps: steps{s: s, ctx: context.WithoutCancel(ctx)}, hash: hash, ranges: ranges}
 	im.decoder = bao.NewDecoder(r, bao.CV(hash), ranges)
 	err = im.decode(ctx, blob)
-	if err == nil {
-		err = expectEnd(r)
+	storeErr := im.finish()
+	switch {
+	case storeErr == nil && err == nil:
+		return expectEnd(r)
+	case storeErr == nil:
+		return err
+	case err == nil || errors.Is(err, errNotStored):
+		return storeErr
 	}
-	return errors.Join(err, im.finish())
+	return fmt.Errorf("%w; and not all that came before is stored: %w", err, storeErr)
 }
+
+// errNotStored ends the decoding when a batch could not be stored. Why not,
+// finish tells.
+var errNotStored = errors.New("not stored")
 
 // expectEnd returns an error if there is something behind the response.
 func expectEnd(r io.Reader) error {
@@ -87,14 +104,17 @@ type importer struct {
 	ranges  bao.Ranges
 	decoder *bao.Decoder
 
-	batch   *verified          // being filled, if not nil
-	buf     *[segmentSize]byte // the batch's data, if it is that large
-	path    []onPath           // the stored pairs above the current part, from the root
-	total   int64              // bytes handed to the writer
-	handed  time.Time          // when the last batch was
-	pace    time.Duration      // that a full batch takes to come, averaged
-	stepped bool               // whether there was one
-	proven  bool               // whether a batch has said that the size is
+	length   int64              // of the response, once the first group has come
+	batch    *verified          // being filled, if not nil
+	buf      *[segmentSize]byte // the batch's data, if it is that large
+	path     []onPath           // the stored pairs above the current part, from the root
+	total    int64              // bytes handed to the writer
+	handed   time.Time          // when the last batch was
+	pace     time.Duration      // that a full batch takes to come, averaged
+	stepped  bool               // whether there was one
+	stored   error              // the first that a step ended with
+	proven   bool               // whether a batch has said that the size is
+	complete bool               // before the import: the response is only verified
 }
 
 // An onPath is a pair on the way to the current part.
@@ -106,6 +126,7 @@ type onPath struct {
 
 // decode reads the response into batches. blob is what the store has of it.
 func (im *importer) decode(ctx context.Context, blob blobRow) error {
+	im.complete = blob.State == Complete
 	im.handed, im.pace = time.Now(), bulkIdle
 	for {
 		if ctx.Err() != nil {
@@ -121,10 +142,14 @@ func (im *importer) decode(ctx context.Context, blob blobRow) error {
 		if size := im.decoder.Size(); blob.SizeProven && size != blob.Size {
 			return fmt.Errorf("%w: the size is %d, not %d as stated", ErrMismatch, blob.Size, size)
 		}
+		if im.complete {
+			continue
+		}
 		if part.Pair != nil {
 			im.enter(part)
 		} else if err := im.leaf(part); err != nil {
-			return err
+			im.stored = err
+			return errNotStored
 		}
 	}
 }
@@ -188,7 +213,10 @@ func (im *importer) leaf(part bao.Part) error {
 // begin starts a batch. A small response needs no buffer for a whole segment.
 func (im *importer) begin() {
 	im.batch = &verified{hash: im.hash, size: im.decoder.Size()}
-	if bao.ResponseSize(im.batch.size, im.ranges) > smallResponse {
+	if im.length == 0 {
+		im.length = bao.ResponseSize(im.batch.size, im.ranges)
+	}
+	if im.length > smallResponse {
 		im.buf = segments.Get().(*[segmentSize]byte)
 		im.batch.data = im.buf[:0]
 	}
@@ -235,31 +263,25 @@ func (im *importer) telling(b *verified) func() {
 	return func() { im.s.observers.arrived(im.hash, b.groups) }
 }
 
-// finish stores what is left, and returns when all of it is durable. Its commit
-// is the point up to which an import is acknowledged; a crash before it leaves
+// finish stores what is left, and returns when all of it is durable: its commit
+// is the point up to which an import is acknowledged. A crash before it leaves
 // the batches that were committed, each of them whole.
 func (im *importer) finish() error {
-	var last *verified
-	switch {
-	case im.batch != nil:
-		last = im.take()
-		if im.buf != nil {
-			defer segments.Put(im.buf)
-		}
-	case im.decoder.SizeProven() && !im.proven:
-		// The last chunk came without its group: its proof is kept.
-		last = &verified{hash: im.hash, size: im.decoder.Size(), proven: true}
-	case !im.stepped:
+	last := im.rest()
+	if last == nil && !im.stepped {
 		return nil
 	}
-	err := im.settleAll()
+	if err := im.settleAll(); im.stored == nil {
+		im.stored = err
+	}
+	var lost error
 	req := &request{
 		ctx:  im.ctx,
 		done: make(chan error, 1),
 		cost: requestOverhead,
 		run: func(conn *sqlite.Conn) error {
-			if im.lost != nil || last == nil {
-				return im.lost
+			if lost = im.lost; last == nil {
+				return nil
 			}
 			return im.storing(last)(conn)
 		},
@@ -268,8 +290,24 @@ func (im *importer) finish() error {
 		req.cost += int64(len(last.groups)) * bao.GroupSize
 		req.after = im.telling(last)
 	}
-	if enqueueErr := im.s.writer.enqueue(req); enqueueErr != nil {
-		return errors.Join(err, enqueueErr)
+	err := im.s.writer.enqueue(req)
+	if err == nil {
+		err = req.wait()
 	}
-	return errors.Join(err, req.wait())
+	if im.buf != nil {
+		segments.Put(im.buf)
+	}
+	return cmp.Or(im.stored, lost, err)
+}
+
+// rest returns what no batch has been made of yet, nil if that is nothing.
+func (im *importer) rest() *verified {
+	if im.batch != nil {
+		return im.take()
+	}
+	if im.decoder.SizeProven() && !im.proven && !im.complete {
+		// The last chunk came without its group: its proof is kept.
+		return &verified{hash: im.hash, size: im.decoder.Size(), proven: true}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 
 	"github.com/cairnstore/cairn/bao"
@@ -34,9 +35,13 @@ type observers struct {
 // registry's lock guards its fields.
 type observer struct {
 	wake    chan struct{} // holds a token when there is something
-	arrived bao.Ranges
-	stale   bool // what the loop knows does not hold any more
+	arrived []int64       // groups, in any order, perhaps repeated
+	stale   bool          // what the loop knows does not hold any more
 }
+
+// arrivedLimit is the most groups an observer collects. Beyond that its loop
+// reads anew what is there.
+const arrivedLimit = 4096
 
 func (o *observers) add(hash Hash) *observer {
 	o.mu.Lock()
@@ -63,7 +68,13 @@ func (o *observers) remove(hash Hash, obs *observer) {
 
 // arrived tells that a commit has brought groups.
 func (o *observers) arrived(hash Hash, groups []int64) {
-	o.tell(hash, func(obs *observer) { obs.arrived = obs.arrived.Union(chunksOf(groups)) })
+	o.tell(hash, func(obs *observer) {
+		if len(obs.arrived)+len(groups) > arrivedLimit {
+			obs.arrived, obs.stale = nil, true
+		} else if !obs.stale {
+			obs.arrived = append(obs.arrived, groups...)
+		}
+	})
 }
 
 // reset tells that a blob was added, replaced or deleted as a whole.
@@ -84,11 +95,11 @@ func (o *observers) tell(hash Hash, note func(*observer)) {
 }
 
 // take returns what has come since the last call.
-func (o *observers) take(obs *observer) (arrived bao.Ranges, stale bool) {
+func (o *observers) take(obs *observer) (arrived []int64, stale bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	arrived, stale = obs.arrived, obs.stale
-	obs.arrived, obs.stale = bao.Ranges{}, false
+	obs.arrived, obs.stale = nil, false
 	return arrived, stale
 }
 
@@ -102,14 +113,14 @@ func (s *Store) Observe(ctx context.Context, hash Hash) iter.Seq2[Bitfield, erro
 	return func(yield func(Bitfield, error) bool) {
 		obs := s.observers.add(hash)
 		defer s.observers.remove(hash, obs)
-		var last Bitfield
+		var last observation
 		for first := true; ; first = false {
 			next, err := s.observed(ctx, hash, obs, last)
 			if err != nil {
 				yield(Bitfield{}, fmt.Errorf("observe %v: %w", hash, err))
 				return
 			}
-			if (first || !next.equal(last)) && !yield(next, nil) {
+			if (first || !next.equal(last.Bitfield)) && !yield(next.Bitfield, nil) {
 				return
 			}
 			last = next
@@ -122,23 +133,45 @@ func (s *Store) Observe(ctx context.Context, hash Hash) iter.Seq2[Bitfield, erro
 	}
 }
 
+// An observation is a Bitfield and the blob that it is of.
+type observation struct {
+	id int64
+	Bitfield
+}
+
 // observed returns the state of a blob that was last seen as given. What is
 // there is read only if it cannot be told from what has arrived since.
-func (s *Store) observed(ctx context.Context, hash Hash, obs *observer, last Bitfield) (next Bitfield, err error) {
+func (s *Store) observed(ctx context.Context, hash Hash, obs *observer, last observation) (next observation, err error) {
 	arrived, stale := s.observers.take(obs)
 	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
 		blob, err := findBlob(conn, hash)
 		if err != nil {
 			return err
 		}
-		next = Bitfield{State: blob.State, Size: blob.Size, SizeProven: blob.SizeProven}
-		if stale || blob.State != Partial {
-			next.Ranges, err = presentChunks(conn, blob)
+		next.id = blob.id
+		next.Bitfield = Bitfield{State: blob.State, Size: blob.Size, SizeProven: blob.SizeProven}
+		if stale || blob.id != last.id || blob.State != Partial {
+			next.Ranges, err = presentChunks(conn, blob, bao.All())
 			return err
 		}
+		slices.Sort(arrived)
 		end := bao.Chunks(0, bao.ChunkCount(blob.Size))
-		next.Ranges = last.Ranges.Union(arrived).Intersect(end)
+		next.Ranges = last.Ranges.Union(chunksOf(slices.Compact(arrived))).Intersect(end)
 		return nil
 	})
 	return next, err
+}
+
+// chunksOf returns the chunks of some groups, which ascend.
+func chunksOf(groups []int64) bao.Ranges {
+	var runs []bao.Ranges
+	for i := 0; i < len(groups); {
+		first := groups[i]
+		next := first
+		for ; i < len(groups) && groups[i] == next; i++ {
+			next++
+		}
+		runs = append(runs, bao.Chunks(chunkOf(first), chunkOf(next)))
+	}
+	return bao.Union(runs...)
 }

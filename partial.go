@@ -32,38 +32,55 @@ import (
 // nothing moves when the statement changes. And as a statement must lead to a
 // group to be kept, it cannot be above twice the true size.
 
-// A groupRun is 64 groups, or one bitmap.
-const groupRun = 64
+const (
+	groupChunks = bao.GroupSize / bao.ChunkSize
+	groupRun    = 64 // groups in one bitmap
+)
 
-// presentChunks returns which chunks of a blob are there.
-func presentChunks(conn *sqlite.Conn, blob blobRow) (bao.Ranges, error) {
-	end := bao.ChunkCount(blob.Size)
+// presentChunks returns which of the chunks that somebody asks for are there.
+// It reads the bitmaps of these only.
+func presentChunks(conn *sqlite.Conn, blob blobRow, want bao.Ranges) (bao.Ranges, error) {
+	want = want.Intersect(bao.Chunks(0, bao.ChunkCount(blob.Size)))
 	switch blob.State {
 	case Absent:
 		return bao.Ranges{}, nil
 	case Complete:
-		return bao.Chunks(0, end), nil
+		return want, nil
 	}
-	stmt := prep(conn, "presence_range")
-	defer stmt.Reset()
-	stmt.SetInt64(":from", rowID(blob.id, 0))
-	stmt.SetInt64(":to", rowID(blob.id+1, 0)-1)
-	var bounds []uint64
-	for {
-		found, err := stmt.Step()
-		if err != nil {
+	var present, ranges = []uint64(nil), want.Bounds() // all closed
+	next := int64(0)                                   // the first bitmap that has not been read
+	for i := 0; i < len(ranges); i += 2 {
+		first := max(next, int64(ranges[i])/groupChunks&^(groupRun-1))
+		last := int64(ranges[i+1]-1) / groupChunks
+		if first > last {
+			continue // in the bitmap before
+		}
+		var err error
+		if present, err = appendPresence(present, conn, rowID(blob.id, first), rowID(blob.id, last)); err != nil {
 			return bao.Ranges{}, err
 		}
-		if !found {
-			break
-		}
-		bounds = appendRun(bounds, groupOf(stmt.GetInt64("id")), uint64(stmt.GetInt64("groups")))
+		next = last&^(groupRun-1) + groupRun
 	}
-	present, err := bao.FromBounds(bounds...)
+	chunks, err := bao.FromBounds(present...)
 	if err != nil {
 		return bao.Ranges{}, &mapped{ErrCorrupt, err}
 	}
-	return present.Intersect(bao.Chunks(0, end)), nil
+	return chunks.Intersect(want), nil
+}
+
+// appendPresence appends the bounds of what the bitmaps with the given ids say.
+func appendPresence(bounds []uint64, conn *sqlite.Conn, from, to int64) ([]uint64, error) {
+	stmt := prep(conn, "presence_range")
+	defer stmt.Reset()
+	stmt.SetInt64(":from", from)
+	stmt.SetInt64(":to", to)
+	for {
+		found, err := stmt.Step()
+		if err != nil || !found {
+			return bounds, err
+		}
+		bounds = appendRun(bounds, groupOf(stmt.GetInt64("id")), uint64(stmt.GetInt64("groups")))
+	}
 }
 
 // groupOf returns the group in a row's, a tile's or a bitmap's id.
@@ -91,7 +108,7 @@ func appendRun(bounds []uint64, first int64, groups uint64) []uint64 {
 }
 
 // chunkOf returns the first chunk of a group.
-func chunkOf(group int64) uint64 { return uint64(group) * (bao.GroupSize / bao.ChunkSize) }
+func chunkOf(group int64) uint64 { return uint64(group) * groupChunks }
 
 // Ranges returns which chunks of a blob are there, in whole groups, those
 // behind the end left out. Of an absent blob there are none; that is not an
@@ -111,23 +128,10 @@ func (s *Store) presence(ctx context.Context, hash Hash) (blob blobRow, present 
 		if blob, err = findBlob(conn, hash); err != nil {
 			return err
 		}
-		present, err = presentChunks(conn, blob)
+		present, err = presentChunks(conn, blob, bao.All())
 		return err
 	})
 	return blob, present, err
-}
-
-// chunksOf returns the chunks of some groups, which ascend.
-func chunksOf(groups []int64) bao.Ranges {
-	var bounds []uint64
-	for _, group := range groups {
-		bounds = appendRun(bounds, group, 1)
-	}
-	chunks, err := bao.FromBounds(bounds...)
-	if err != nil {
-		panic(err) // they ascend
-	}
-	return chunks
 }
 
 // A pairAt is a pair and its place.
@@ -164,7 +168,8 @@ func (v *verified) store(conn *sqlite.Conn, newID func() int64, now int64) error
 	} else if err := v.agree(conn, &blob); err != nil {
 		return err
 	}
-	if !blob.SizeProven && v.proven {
+	known := blob.SizeProven
+	if !known && v.proven {
 		blob.Size, blob.SizeProven = v.size, true
 	}
 	stored, err := v.storeGroups(conn, blob.id)
@@ -175,6 +180,9 @@ func (v *verified) store(conn *sqlite.Conn, newID func() int64, now int64) error
 		if err := v.storePairs(conn, blob.id); err != nil {
 			return err
 		}
+	}
+	if stored == 0 && blob.SizeProven == known {
+		return nil // nothing new
 	}
 	blob.Stored += stored
 	return v.update(conn, blob, now)

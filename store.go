@@ -312,12 +312,21 @@ func (s *Store) releaseFiles() error {
 	return errors.Join(errs...)
 }
 
+// replace submits to the writer a change of a blob as a whole, of which its
+// observers are told.
+func (s *Store) replace(ctx context.Context, hash Hash, cost int64, run func(conn *sqlite.Conn) error) error {
+	if s.writer == nil {
+		return ErrReadOnly
+	}
+	return s.writer.submit(ctx, cost, run, func() { s.observers.reset(hash) })
+}
+
 // write submits a change to the writer.
 func (s *Store) write(ctx context.Context, cost int64, run func(conn *sqlite.Conn) error) error {
 	if s.writer == nil {
 		return ErrReadOnly
 	}
-	return s.writer.submit(ctx, cost, run)
+	return s.writer.submit(ctx, cost, run, nil)
 }
 
 // Stats are totals of a store. Sizes are in bytes.

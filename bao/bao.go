@@ -63,13 +63,13 @@ func (cv CV) String() string { return hex.EncodeToString(cv[:]) }
 // ChunkCount returns the number of chunks of a blob of size bytes. It is at
 // least 1: the empty blob has one empty chunk.
 func ChunkCount(size int64) uint64 {
-	return uint64(max(1, (size+ChunkSize-1)/ChunkSize))
+	return uint64(1 + max(0, size-1)/ChunkSize)
 }
 
 // Groups returns the number of chunk groups of a blob of size bytes. It is at
 // least 1: the empty blob has one empty group.
 func Groups(size int64) int64 {
-	return max(1, (size+GroupSize-1)/GroupSize)
+	return 1 + max(0, size-1)/GroupSize
 }
 
 // GroupLen returns the length in bytes of the given group (0 ≤ group <

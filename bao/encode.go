@@ -80,7 +80,10 @@ func Encode(w io.Writer, root CV, size int64, ranges Ranges, src Source) error {
 	e.w.Write(header[:]) // bufio keeps the error for Flush
 	err := e.node(0, ChunkCount(size), root, true)
 	// What has been verified before an error still reaches the receiver.
-	return errors.Join(err, e.w.Flush())
+	if flushErr := e.w.Flush(); err == nil {
+		err = flushErr
+	}
+	return err
 }
 
 func checkSize(size int64) error {
@@ -214,7 +217,7 @@ func subtreeCV(data []byte, chunk uint64, root bool) CV {
 var scratch = sync.Pool{New: func() any { return new([GroupSize]byte) }}
 
 // ResponseSize returns the length in bytes of the response that [Encode]
-// writes, its header included. It is computed from the ranges, not from the
+// writes, its header included, for 0 ≤ size ≤ [MaxSize]. It is computed from the ranges, not from the
 // number of chunks they select.
 func ResponseSize(size int64, ranges Ranges) int64 {
 	if ranges.IsEmpty() {

@@ -77,11 +77,11 @@ func ParseRanges(text string) (Ranges, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		r, err := parseRange(part)
 		if err != nil {
-			return Ranges{}, fmt.Errorf("bao: ranges %q: %w", text, err)
+			return Ranges{}, fmt.Errorf("bao: ranges: %w", err)
 		}
 		parts = append(parts, r)
 	}
-	return unionAll(parts), nil
+	return Union(parts...), nil
 }
 
 func parseRange(text string) (Ranges, error) {
@@ -106,17 +106,17 @@ func parseRange(text string) (Ranges, error) {
 	return Chunks(start, end), err
 }
 
-// unionAll joins pairwise, so that many ranges take little more than linear
-// time.
-func unionAll(parts []Ranges) Ranges {
-	for len(parts) > 1 {
-		half := (len(parts) + 1) / 2
-		for i := range len(parts) - half {
-			parts[i] = parts[i].Union(parts[half+i])
-		}
-		parts = parts[:half]
+// Union returns the set of the chunks that are in any of the parts. It takes
+// little more than linear time.
+func Union(parts ...Ranges) Ranges {
+	switch n := len(parts); n {
+	case 0:
+		return Ranges{}
+	case 1:
+		return parts[0]
+	default:
+		return Union(parts[:n/2]...).Union(Union(parts[n/2:]...))
 	}
-	return parts[0]
 }
 
 // String returns the text form that [ParseRanges] reads.

@@ -38,8 +38,11 @@ func Tiles(groups int64) (levels int) {
 
 // Units returns how many subtrees (1 to 64) the tile joins in a blob with the
 // given number of groups. A tile of one unit has no pairs and is not stored;
-// one wholly past the end has zero.
+// one wholly past the end, or of a level that there is not, has zero.
 func (t Tile) Units(groups int64) int64 {
+	if t.Level < 0 || t.Level >= MaxTileLevels {
+		return 0
+	}
 	width := int64(1) << (TileHeight * t.Level)
 	units := (groups+width-1)/width - t.Index*TileUnits
 	return max(0, min(units, TileUnits))

@@ -1,6 +1,7 @@
 package cairn
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -108,6 +109,9 @@ type ListOptions struct {
 	// Prefix is the beginning of the hashes, in hexadecimal digits of either
 	// case. Default: all.
 	Prefix string
+	// After is a hash that the listing begins behind, such as the last one of
+	// the listing before. Default (zero): it begins with the first.
+	After Hash
 	// State selects blobs of one state. Default (Absent): all.
 	State State
 	// Limit is the most blobs to list. Default (and if ≤ 0): no limit.
@@ -129,7 +133,11 @@ func (s *Store) Blobs(ctx context.Context, opts *ListOptions) iter.Seq2[BlobInfo
 	return func(yield func(BlobInfo, error) bool) {
 		from, to, err := prefixRange(opts.Prefix)
 		left := opts.Limit
-		for more := true; more && err == nil; {
+		more := true
+		if after := opts.After; after != (Hash{}) && bytes.Compare(after[:], from[:]) >= 0 {
+			from, more = nextHash(after)
+		}
+		for more && err == nil {
 			var page []BlobInfo
 			page, err = s.listPage(ctx, from, to)
 			more = len(page) == listPage

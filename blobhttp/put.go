@@ -1,0 +1,148 @@
+package blobhttp
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/cairnstore/cairn"
+	"github.com/cairnstore/cairn/bao"
+)
+
+// added is the answer to a PUT.
+type added struct {
+	Hash cairn.Hash `json:"hash"`
+	Size int64      `json:"size"`
+}
+
+// putBlob adds the body, if it has the wanted hash where one is given.
+func (h *handler) putBlob(w *response, r *http.Request, want *cairn.Hash) error {
+	if err := h.authorize(w, r); err != nil {
+		return err
+	}
+	if r.Header.Get("Content-Range") != "" {
+		return &statusError{http.StatusBadRequest, "a blob is added as a whole: no Content-Range"}
+	}
+	if r.ContentLength > h.maxBody {
+		return &http.MaxBytesError{Limit: h.maxBody}
+	}
+	body := &upload{w: w, r: http.MaxBytesReader(w.ResponseWriter, r.Body, h.maxBody), want: want}
+	tag, err := h.store.Add(r.Context(), body, nil)
+	if err != nil {
+		return body.blame(err)
+	}
+	// The blob stays until somebody deletes it.
+	defer tag.Release()
+	location := tag.Hash().String()
+	if want == nil {
+		location = "blob/" + location
+	}
+	w.Header().Set("Location", location)
+	w.Header().Set("Cache-Control", "no-store")
+	return w.json(http.StatusCreated, added{tag.Hash(), body.size})
+}
+
+// An upload is the body of a request on its way to the store. If a hash is
+// wanted, it is compared before the store learns that the body has ended: the
+// store then takes the whole as an addition that has failed, and keeps nothing.
+// What was there before is not touched.
+type upload struct {
+	w    *response
+	r    io.Reader
+	want *cairn.Hash
+	sum  hasher
+	size int64 // so far
+	end  error // of the body: io.EOF, or what is wrong with it
+}
+
+// Read implements [io.Reader].
+func (u *upload) Read(p []byte) (int, error) {
+	if u.end != nil {
+		return 0, u.end
+	}
+	u.w.extendRead()
+	n, err := u.r.Read(p)
+	u.size += int64(n)
+	if u.want != nil {
+		if _, sumErr := u.sum.Write(p[:n]); sumErr != nil {
+			return 0, sumErr
+		}
+	}
+	if err == io.EOF {
+		u.w.endRead()
+		err = u.verify()
+	}
+	u.end = err
+	return n, err
+}
+
+// verify returns io.EOF if the body has the hash that it must have.
+func (u *upload) verify() error {
+	if u.want == nil {
+		return io.EOF
+	}
+	got, err := u.sum.hash()
+	if err != nil {
+		return err
+	}
+	if got != *u.want {
+		return &statusError{http.StatusConflict, fmt.Sprintf("the body has the hash %v", got)}
+	}
+	return io.EOF
+}
+
+// blame tells errors of the client from those of the store.
+func (u *upload) blame(err error) error {
+	var tooLarge *http.MaxBytesError
+	var status *statusError
+	switch {
+	case u.end == nil || u.end == io.EOF || errors.As(err, &tooLarge) || errors.As(err, &status):
+		return err
+	case errors.Is(u.end, os.ErrDeadlineExceeded):
+		return &statusError{http.StatusRequestTimeout, "the body did not go on"}
+	}
+	return &statusError{http.StatusBadRequest, fmt.Sprintf("the body ended early: %v", u.end)}
+}
+
+// A hasher computes the hash of what is written to it. The zero hasher is
+// ready.
+type hasher struct {
+	builder bao.Builder
+	groups  int64 // handed to the builder
+	n       int   // in buf
+	buf     [bao.GroupSize]byte
+}
+
+// Write implements [io.Writer]. A full group is handed on only when there is
+// more, because the only one of a blob is hashed differently.
+func (h *hasher) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		if h.n == len(h.buf) {
+			if err := h.group(false); err != nil {
+				return 0, err
+			}
+		}
+		k := copy(h.buf[h.n:], rest)
+		h.n += k
+		rest = rest[k:]
+	}
+	return len(p), nil
+}
+
+func (h *hasher) group(only bool) error {
+	err := h.builder.Add(bao.GroupCV(&h.buf, h.n, h.groups, only))
+	h.groups++
+	h.n = 0
+	return err
+}
+
+// hash ends the hashing.
+func (h *hasher) hash() (cairn.Hash, error) {
+	if err := h.group(h.groups == 0); err != nil {
+		return cairn.Hash{}, err
+	}
+	root, err := h.builder.Finish()
+	return cairn.Hash(root), err
+}

@@ -80,7 +80,7 @@ func (ad *adder) add(ctx context.Context, arg string) error {
 		if err != nil {
 			return fmt.Errorf("add: %w", err)
 		}
-		if ad.isOwn(path) {
+		if isOneOf(path, ad.own) {
 			if path == arg {
 				return fmt.Errorf("add %q: it is part of the database", path)
 			}
@@ -127,15 +127,15 @@ func ownFiles(db string) []string {
 	return []string{db, db + "-wal", db + "-shm", db + "-lock"}
 }
 
-// isOwn reports whether a file is part of the database, under whatever name.
-// To add those would be of no use, and without end: the write-ahead log grows
-// by what is added.
-func (ad *adder) isOwn(path string) bool {
+// isOneOf reports whether a file is one of those that make up the database,
+// under whatever name. To replace one would lose what it has. To add one would
+// be of no use, and without end: the write-ahead log grows by what is added.
+func isOneOf(path string, own []string) bool {
 	info, err := os.Stat(path)
 	if err != nil {
-		return false // AddFile says why
+		return false // whoever opens it says why
 	}
-	return slices.ContainsFunc(ad.own, func(own string) bool {
+	return slices.ContainsFunc(own, func(own string) bool {
 		ownInfo, err := os.Stat(own)
 		return err == nil && os.SameFile(info, ownInfo)
 	})
@@ -150,7 +150,7 @@ func (ad *adder) totalSize(args []string) (total int64) {
 	}
 	for _, arg := range args {
 		for path, err := range files(arg) {
-			if err != nil || ad.isOwn(path) {
+			if err != nil || isOneOf(path, ad.own) {
 				continue
 			}
 			if info, err := os.Stat(path); err == nil {

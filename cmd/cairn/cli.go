@@ -25,6 +25,10 @@ type grammar struct {
 	Stat     statCmd     `cmd:"" help:"Show totals."`
 	Outboard outboardCmd `cmd:"" help:"Write a blob's hash tree in the obao4 format."`
 	Check    checkCmd    `cmd:"" help:"Check the database's structure, not the blobs' bytes."`
+	Bao      baoCmd      `cmd:"" help:"Exchange ranges of blobs in the form that can be verified."`
+	Ranges   rangesCmd   `cmd:"" help:"Show which chunks of a blob are there."`
+	Serve    serveCmd    `cmd:"" help:"Serve the blobs over HTTP."`
+	Fetch    fetchCmd    `cmd:"" help:"Download a blob from a server, verified, from where it stopped."`
 	Version  versionCmd  `cmd:"" help:"Show the versions of Cairn and SQLite."`
 }
 
@@ -55,6 +59,7 @@ func newParser(g *grammar, w io.Writer) *kong.Kong {
 	return kong.Must(g,
 		kong.Name("cairn"),
 		kong.Description("Content-addressed blobs in one SQLite file."),
+		kong.Vars{"ranges_help": rangesHelp},
 		kong.NoDefaultHelp(),
 		kong.Writers(w, w),
 		kong.Exit(func(int) {}),

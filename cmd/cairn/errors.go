@@ -34,7 +34,7 @@ func newUsageError(err error) error {
 	var parse *kong.ParseError
 	if errors.As(err, &parse) {
 		if node := parse.Context.Selected(); node != nil {
-			what = node.Name
+			what = node.Path()
 		}
 	}
 	return &usageError{what, err}

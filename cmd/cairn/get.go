@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 
 	"github.com/cairnstore/cairn"
+	"github.com/cairnstore/cairn/bao"
 )
 
 // copySize is how much of a range is read at once. At its ends groups may be
@@ -36,6 +38,9 @@ func (c *getCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
+	if err := c.require(ctx, store); err != nil {
+		return err
+	}
 	if c.Output == nil {
 		return c.write(ctx, store, a.out)
 	}
@@ -47,9 +52,38 @@ func (c *getCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.Offset == 0 && c.Length == nil {
 		return c.export(ctx, store, bar)
 	}
-	return replaceFile(*c.Output, func(w io.Writer) error {
+	return a.write(c.Output, func(w io.Writer) error {
 		return c.write(ctx, store, io.MultiWriter(w, bar))
 	})
+}
+
+// require returns an error if a partial blob lacks anything of the chosen range,
+// so that what is written is all of it or, but for damage, nothing.
+func (c *getCmd) require(ctx context.Context, store *cairn.Store) error {
+	field, err := holding(ctx, store, c.Hash)
+	if err != nil || field.State != cairn.Partial {
+		return err
+	}
+	if missing := c.asked(field).Minus(field.Ranges); !missing.IsEmpty() {
+		return &cairn.MissingError{Hash: c.Hash, Ranges: missing}
+	}
+	return nil
+}
+
+// asked returns the chunks that have the chosen range of a blob. A size that
+// nobody has proven bounds nothing.
+func (c *getCmd) asked(field cairn.Bitfield) bao.Ranges {
+	start, end := uint64(c.Offset), uint64(math.MaxUint64)
+	if c.Length != nil {
+		end = start + uint64(*c.Length)
+	}
+	if field.SizeProven {
+		end = min(end, uint64(field.Size))
+	}
+	if end == math.MaxUint64 {
+		return bao.From(start / bao.ChunkSize)
+	}
+	return bao.Bytes(start, end)
 }
 
 // meter returns a meter for what is going to be written, or nil if nobody

@@ -1,10 +1,12 @@
-// Command cairn stores files in a Cairn database and gets them back.
+// Command cairn stores files in a Cairn database, gets them back, and exchanges
+// them with others.
 //
 // Data goes to standard output, everything else to standard error. The exit
 // status is 0 if all was done, 2 for a command line that makes no sense, 3 if
-// what was asked for is not there, 4 for damaged data, 5 if there is no room,
-// 6 if another process has the database open for writing, and 1 for any other
-// error. An error is one line: "cairn: what: why".
+// what was asked for is not there, 4 for data that is damaged or fails
+// verification, 5 if there is no room, 6 if another process has the database
+// open for writing, and 1 for any other error. An error is one line: "cairn:
+// what: why".
 package main
 
 import (

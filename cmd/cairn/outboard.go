@@ -25,16 +25,12 @@ func (c *outboardCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	write := func(w io.Writer) error {
+	return a.write(c.Output, func(w io.Writer) error {
 		if c.NoSize {
 			w = &skipWriter{w: w, skip: sizeLen}
 		}
 		return store.WriteOutboard(ctx, c.Hash, w)
-	}
-	if c.Output != nil {
-		return replaceFile(*c.Output, write)
-	}
-	return write(a.out)
+	})
 }
 
 // A skipWriter leaves out the first bytes that it is given.

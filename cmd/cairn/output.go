@@ -36,6 +36,17 @@ func outputTarget(path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
+// write writes to the file that -o names, or to standard output if path is nil.
+func (a *app) write(path *string, write func(w io.Writer) error) error {
+	if path == nil {
+		return write(a.out)
+	}
+	if isOneOf(*path, ownFiles(a.db)) {
+		return fmt.Errorf("replace %q: it is part of the database", *path)
+	}
+	return replaceFile(*path, write)
+}
+
 // replaceFile writes a temporary file beside path and renames it. The rename
 // is the commit point: on an error before it, path is as it was and nothing
 // else remains. Missing directories are made.

@@ -99,7 +99,14 @@ func TestOutputIsFull(t *testing.T) {
 	}
 	defer full.Close()
 	db, hash := fill(t, 1)
-	for _, args := range [][]string{{"get", hash}, {"ls"}, {"stat"}, {"outboard", hash}, {"add", "content"}} {
+	if out, err := exec.Command("cairn", "--db", db, "bao", "encode", hash, "-o", "all.bao").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, args := range [][]string{
+		{"get", hash}, {"ls"}, {"stat"}, {"outboard", hash}, {"add", "content"}, {"ranges", hash},
+		{"bao", "encode", hash}, {"bao", "decode", hash, "all.bao"},
+		{"serve", "--addr", "127.0.0.1:0"}, {"fetch", "127.0.0.1:0", hash},
+	} {
 		cmd := exec.Command("cairn", append([]string{"--db", db}, args...)...)
 		cmd.Stdout = full
 		status, stderr := exitCode(t, cmd)
@@ -116,7 +123,10 @@ func TestNobodyReads(t *testing.T) {
 		t.Skip("Windows has no SIGPIPE")
 	}
 	db, hash := fill(t, 1<<20)
-	for _, args := range [][]string{{"get", hash}, {"ls"}, {"stat", "--json"}, {"add", "content"}, {"--help"}} {
+	for _, args := range [][]string{
+		{"get", hash}, {"ls"}, {"stat", "--json"}, {"add", "content"}, {"--help"}, {"bao", "encode", hash},
+		{"ranges", hash}, {"serve", "--addr", "127.0.0.1:0"},
+	} {
 		r, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
@@ -207,6 +217,9 @@ func TestProgress(t *testing.T) {
 		{[]string{"add", "content", "-"}, " MiB, "},
 		{[]string{"get", hash, "-o", "new"}, "3.0/3.0 MiB"},
 		{[]string{"get", hash, "-o", "new", "--offset", "1048576"}, "2.0/2.0 MiB"},
+		{[]string{"bao", "encode", hash, "-o", "new"}, "3.0/3.0 MiB"},
+		{[]string{"bao", "decode", hash, "new"}, "3.0/3.0 MiB"},
+		{[]string{"bao", "encode", hash, "-o", "part", "--ranges", "0..2048"}, "2.0/2.0 MiB"},
 	} {
 		var out, stderr bytes.Buffer
 		got := command.Run(t.Context(), append(test.args, "--db", db), strings.NewReader("x"), &out, &stderr)

@@ -32,9 +32,19 @@ func TestMain(m *testing.M) {
 //	b3 VAR FILE               sets $VAR to the file's BLAKE3 hash
 //	obao FILE TARGET          writes the file's outboard
 //	flip FILE TEXT            changes a bit of the only such text in the file
+//	truncate FILE N TARGET    writes the file's first N bytes
+//	invert FILE N TARGET      writes the file with its byte N inverted
 //	sql DB STATEMENT          executes SQL in a database
 //	hold DB                   keeps DB open for writing in another process,
 //	                          whose number is $HOLDER
+//	serve VAR DB [FLAG...]    serves DB in another process, whose address is
+//	                          $VAR
+//	end ADDR INT|TERM         sends the server a signal; it must exit with 0
+//	request STATUS METHOD URL [FILE [TOKEN]]
+//	                          sends an HTTP request with the file as its body;
+//	                          the response's body is the standard output
+//	proxy VAR ADDR MANNER N   has a proxy at the URL $VAR that does harm to
+//	                          responses at their byte N; see proxy
 //
 // b3 and obao come from another implementation than Cairn's.
 func TestScripts(t *testing.T) {
@@ -42,16 +52,24 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("CAIRN_DB", "")
+			env.Setenv("CAIRN_WRITE_TOKEN", "")
+			env.Values[serversKey{}] = make(map[string]*server)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"status": scriptStatus,
-			"gen":    scriptGen,
-			"b3":     scriptB3,
-			"obao":   scriptObao,
-			"flip":   scriptFlip,
-			"sql":    scriptSQL,
-			"hold":   scriptHold,
+			"status":   scriptStatus,
+			"gen":      scriptGen,
+			"b3":       scriptB3,
+			"obao":     scriptObao,
+			"flip":     scriptFlip,
+			"truncate": scriptTruncate,
+			"invert":   scriptInvert,
+			"sql":      scriptSQL,
+			"hold":     scriptHold,
+			"serve":    scriptServe,
+			"end":      scriptEnd,
+			"request":  scriptRequest,
+			"proxy":    scriptProxy,
 		},
 		RequireUniqueNames: true,
 	})
@@ -110,6 +128,22 @@ func scriptFlip(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	content[bytes.Index(content, []byte(args[1]))] ^= 1
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), content, 0o666))
+}
+
+func scriptTruncate(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 3)
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(ts.ReadFile(args[0]))[:n], 0o666))
+}
+
+func scriptInvert(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 3)
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	content := []byte(ts.ReadFile(args[0]))
+	content[n] ^= 0xff
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), content, 0o666))
 }
 
 func scriptSQL(ts *testscript.TestScript, neg bool, args []string) {

@@ -145,7 +145,10 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 		now := time.Now().UnixNano()
 		id := s.newID()
 		inserted, err := insertBlob(conn, id, hash, int64(len(data)), now)
-		if err == nil && !inserted {
+		if err != nil {
+			return err
+		}
+		if !inserted {
 			old, err := touchBlob(conn, hash, now)
 			if err != nil || old.State == Complete {
 				return err
@@ -155,10 +158,9 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 			if err := removeBlob(conn, partial); err != nil {
 				return err
 			}
-			_, err = insertBlob(conn, id, hash, int64(len(data)), now)
-		}
-		if err != nil {
-			return err
+			if _, err := insertBlob(conn, id, hash, int64(len(data)), now); err != nil {
+				return err
+			}
 		}
 		return insertSegment(conn, id, 0, data, tiles)
 	})

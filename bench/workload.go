@@ -53,6 +53,7 @@ func allWorkloads(s sizes) []workload {
 		readRandom(s.Big, 4),
 		exchange(s.Big),
 		importRandom(s.Big / 4),
+		serve(s.Big),
 		openStore("open-few", s.Few),
 		openStore("open-many", s.Many),
 	}

@@ -26,20 +26,15 @@ type seed struct {
 func newSeed(t testing.TB, data []byte) *seed {
 	t.Helper()
 	sd := &seed{data: data, tiles: make(map[bao.Tile][]byte), size: int64(len(data))}
-	b := bao.Builder{Emit: func(tile bao.Tile, pairs []byte) error {
+	h := bao.Hasher{Emit: func(tile bao.Tile, pairs []byte) error {
 		sd.tiles[tile] = pairs
 		return nil
 	}}
-	buf := new([bao.GroupSize]byte)
-	groups := bao.Groups(sd.size)
-	for g := range groups {
-		n := copy(buf[:], data[g*bao.GroupSize:])
-		if err := b.Add(bao.GroupCV(buf, n, g, groups == 1)); err != nil {
-			t.Fatal(err)
-		}
+	_, err := h.Write(data)
+	if err == nil {
+		sd.root, err = h.Finish()
 	}
-	var err error
-	if sd.root, err = b.Finish(); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	return sd

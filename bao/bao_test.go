@@ -281,3 +281,37 @@ func BenchmarkBuilder(b *testing.B) {
 		}
 	}
 }
+
+// TestHasher writes content in pieces of all kinds, and compares with the
+// Builder.
+func TestHasher(t *testing.T) {
+	for _, size := range []int{0, 1, bao.GroupSize - 1, bao.GroupSize, bao.GroupSize + 1, 65*bao.GroupSize + 7} {
+		data := pattern(size)
+		want := build(t, data)
+		for _, piece := range []int{1000, bao.GroupSize, bao.GroupSize + 1, 3 * bao.GroupSize, 1 << 20} {
+			tiles := 0
+			h := bao.Hasher{Emit: func(tile bao.Tile, pairs []byte) error {
+				if tiles++; !bytes.Equal(pairs, want.tiles[tile]) {
+					t.Errorf("%d bytes: tile %v differs", size, tile)
+				}
+				return nil
+			}}
+			for rest := data; len(rest) > 0; {
+				n, err := h.Write(rest[:min(piece, len(rest))])
+				if err != nil {
+					t.Fatal(err)
+				}
+				rest = rest[n:]
+			}
+			root, err := h.Finish()
+			if err != nil || root != want.root || tiles != len(want.tiles) {
+				t.Errorf("%d bytes, %d at a time: root %v, %d tiles, %v", size, piece, root, tiles, err)
+			}
+		}
+	}
+	stop := errors.New("stop")
+	h := bao.Hasher{Emit: func(bao.Tile, []byte) error { return stop }}
+	if n, err := h.Write(pattern(70 * bao.GroupSize)); !errors.Is(err, stop) || n != 64*bao.GroupSize {
+		t.Errorf("error of Emit: %d, %v", n, err)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -105,25 +104,17 @@ func (s source) ReadTile(t bao.Tile) ([]byte, error) { return s.tiles[t], nil }
 // groupResponses encodes every group of the data by itself.
 func groupResponses(data []byte) (responses [][]byte, root bao.CV, err error) {
 	src := source{bytes.NewReader(data), make(map[bao.Tile][]byte)}
-	b := bao.Builder{Emit: func(t bao.Tile, pairs []byte) error {
+	h := bao.Hasher{Emit: func(t bao.Tile, pairs []byte) error {
 		src.tiles[t] = pairs
 		return nil
 	}}
-	buf := new([bao.GroupSize]byte)
-	groups := bao.Groups(int64(len(data)))
-	for g := range groups {
-		n, err := src.ReadAt(buf[:], g*bao.GroupSize)
-		if err != nil && err != io.EOF {
-			return nil, root, err
-		}
-		if err := b.Add(bao.GroupCV(buf, n, g, groups == 1)); err != nil {
-			return nil, root, err
-		}
-	}
-	if root, err = b.Finish(); err != nil {
+	if _, err := h.Write(data); err != nil {
 		return nil, root, err
 	}
-	for g := range groups {
+	if root, err = h.Finish(); err != nil {
+		return nil, root, err
+	}
+	for g := range bao.Groups(int64(len(data))) {
 		var out bytes.Buffer
 		start := uint64(g) * (bao.GroupSize / bao.ChunkSize)
 		ranges := bao.Chunks(start, start+bao.GroupSize/bao.ChunkSize)

@@ -52,7 +52,7 @@ type upload struct {
 	w    *response
 	r    io.Reader
 	want *cairn.Hash
-	sum  hasher
+	sum  bao.Hasher
 	size int64 // so far
 	end  error // of the body: io.EOF, or what is wrong with it
 }
@@ -83,11 +83,11 @@ func (u *upload) verify() error {
 	if u.want == nil {
 		return io.EOF
 	}
-	got, err := u.sum.hash()
+	root, err := u.sum.Finish()
 	if err != nil {
 		return err
 	}
-	if got != *u.want {
+	if got := cairn.Hash(root); got != *u.want {
 		return &statusError{http.StatusConflict, fmt.Sprintf("the body has the hash %v", got)}
 	}
 	return io.EOF
@@ -104,45 +104,4 @@ func (u *upload) blame(err error) error {
 		return &statusError{http.StatusRequestTimeout, "the body did not go on"}
 	}
 	return &statusError{http.StatusBadRequest, fmt.Sprintf("the body ended early: %v", u.end)}
-}
-
-// A hasher computes the hash of what is written to it. The zero hasher is
-// ready.
-type hasher struct {
-	builder bao.Builder
-	groups  int64 // handed to the builder
-	n       int   // in buf
-	buf     [bao.GroupSize]byte
-}
-
-// Write implements [io.Writer]. A full group is handed on only when there is
-// more, because the only one of a blob is hashed differently.
-func (h *hasher) Write(p []byte) (int, error) {
-	for rest := p; len(rest) > 0; {
-		if h.n == len(h.buf) {
-			if err := h.group(false); err != nil {
-				return 0, err
-			}
-		}
-		k := copy(h.buf[h.n:], rest)
-		h.n += k
-		rest = rest[k:]
-	}
-	return len(p), nil
-}
-
-func (h *hasher) group(only bool) error {
-	err := h.builder.Add(bao.GroupCV(&h.buf, h.n, h.groups, only))
-	h.groups++
-	h.n = 0
-	return err
-}
-
-// hash ends the hashing.
-func (h *hasher) hash() (cairn.Hash, error) {
-	if err := h.group(h.groups == 0); err != nil {
-		return cairn.Hash{}, err
-	}
-	root, err := h.builder.Finish()
-	return cairn.Hash(root), err
 }

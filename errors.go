@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/cairnstore/cairn/bao"
@@ -87,8 +88,10 @@ func (e *CorruptError) Unwrap() error { return e.Err }
 // A MissingError tells what a partial blob lacks of what was asked for. It is
 // [ErrMissing].
 type MissingError struct {
-	Hash   Hash
-	Ranges bao.Ranges // the absent chunks of what was asked for
+	Hash Hash
+	// Ranges are the absent chunks of what was asked for. To fetch them so
+	// that they can be kept, ask a peer for Ranges.Groups().
+	Ranges bao.Ranges
 }
 
 func (e *MissingError) Error() string {
@@ -111,6 +114,9 @@ type LockedError struct {
 }
 
 func (e *LockedError) Error() string {
+	if e.PID == os.Getpid() {
+		return fmt.Sprintf("%s: locked by this process, which has it open already", e.Path)
+	}
 	return fmt.Sprintf("%s: %v (pid %d)", e.Path, ErrLocked, e.PID)
 }
 

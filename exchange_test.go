@@ -529,3 +529,44 @@ func TestMissing(t *testing.T) {
 		mustBe(t, err, cairn.ErrMismatch)
 	}
 }
+
+// TestImportStream reads two responses from one connection that stays open.
+func TestImportStream(t *testing.T) {
+	from, to := open(t, tempPath(t), nil), open(t, tempPath(t), nil)
+	blobs := [][]byte{content(1, 100_000), content(2, 300_000)}
+	r, w := io.Pipe()
+	defer w.Close()
+	go func() {
+		for _, b := range blobs {
+			if err := from.ExportBao(t.Context(), add(t, from, b), bao.All(), w); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for _, b := range blobs {
+		if err := to.ImportBaoStream(t.Context(), hashOf(b), bao.All(), r); err != nil {
+			t.Fatal(err)
+		}
+		mustHave(t, to, b)
+	}
+}
+
+// TestMissingOfTheRest: who reads to the end is told all that is missing.
+func TestMissingOfTheRest(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	data := content(1, 5000*1024)
+	importRanges(t, s, data, "0..2448,3200..3216,last")
+	b, err := s.Blob(t.Context(), hashOf(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	n, err := b.WriteTo(io.Discard)
+	exportErr := s.Export(t.Context(), hashOf(data), tempPath(t), nil)
+	for _, err := range []error{err, exportErr} {
+		var missing *cairn.MissingError
+		if !errors.As(err, &missing) || missing.Ranges.String() != "2448..3200,3216..5000" || n != 2448*1024 {
+			t.Errorf("%d bytes, then %v", n, err)
+		}
+	}
+}

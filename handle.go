@@ -417,7 +417,8 @@ func (b *Blob) Seek(offset int64, whence int) (int64, error) {
 
 // WriteTo implements [io.WriterTo]: it writes what is left from the position
 // on. Nothing unverified reaches w, but what was verified before an error
-// does.
+// does. Where a partial blob ends it, the [MissingError] names all that is
+// missing from there on.
 func (b *Blob) WriteTo(w io.Writer) (written int64, err error) {
 	buf := segments.Get().(*[segmentSize]byte)
 	defer segments.Put(buf)
@@ -436,6 +437,11 @@ func (b *Blob) WriteTo(w io.Writer) (written int64, err error) {
 		}
 		if err == io.EOF {
 			return written, nil
+		}
+		if errors.Is(err, ErrMissing) {
+			if _, allErr := b.require(bao.From(uint64(b.pos) / bao.ChunkSize)); errors.Is(allErr, ErrMissing) {
+				err = allErr
+			}
 		}
 		if err != nil {
 			return written, err

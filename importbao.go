@@ -37,14 +37,29 @@ const importAge = 20 * time.Millisecond
 //
 // Imports may overlap, repeat each other, come in any order and be concurrent.
 // Nothing that peers send is trusted. Memory is bounded by a few MiB whatever
-// they state. A response that must be followed by others in the same stream
-// has to be cut off there; [bao.ResponseSize] tells where.
+// they state. A read that blocks is not interrupted: where a peer may fall
+// silent, give r a deadline, or close it when ctx is done.
 //
 // Errors: [ErrMismatch] for what is not what the hash or the request says, and
 // for anything behind the response; [io.ErrUnexpectedEOF] if it was cut off;
-// [ErrTooLarge] if it states a size above [MaxBlobSize]; those of r and ctx,
-// which is looked at between reads; [ErrFull], [ErrReadOnly], [ErrClosed].
+// [ErrMismatch] and [ErrTooLarge] if it states a size above [MaxBlobSize]; those
+// of r and ctx, which is looked at between reads; [ErrFull], [ErrReadOnly],
+// [ErrClosed].
 func (s *Store) ImportBao(ctx context.Context, hash Hash, ranges bao.Ranges, r io.Reader) error {
+	err := s.importBao(ctx, hash, ranges, r)
+	if err == nil {
+		err = expectEnd(r)
+	}
+	if err != nil {
+		return fmt.Errorf("import %v: %w", hash, err)
+	}
+	return nil
+}
+
+// ImportBaoStream is [Store.ImportBao] for a stream that goes on: it reads
+// exactly the response, which may be followed by another one. After an error
+// the stream is of no more use, because where the response ends is not known.
+func (s *Store) ImportBaoStream(ctx context.Context, hash Hash, ranges bao.Ranges, r io.Reader) error {
 	if err := s.importBao(ctx, hash, ranges, r); err != nil {
 		return fmt.Errorf("import %v: %w", hash, err)
 	}
@@ -69,8 +84,6 @@ func (s *Store) importBao(ctx context.Context, hash Hash, ranges bao.Ranges, r i
 	err = im.decode(ctx, blob)
 	storeErr := im.finish()
 	switch {
-	case storeErr == nil && err == nil:
-		return expectEnd(r)
 	case storeErr == nil:
 		return err
 	case err == nil || errors.Is(err, errNotStored):
@@ -160,7 +173,8 @@ func mapBao(err error) error {
 	case errors.Is(err, bao.ErrMismatch):
 		return &mapped{ErrMismatch, err}
 	case errors.Is(err, bao.ErrTooLarge):
-		return &mapped{ErrTooLarge, err}
+		// A peer says so. No honest one of a blob that can be stored does.
+		return &mapped{ErrMismatch, &mapped{ErrTooLarge, err}}
 	}
 	return err
 }

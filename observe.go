@@ -16,11 +16,13 @@ type Bitfield struct {
 	State      State
 	Size       int64      // in bytes, 0 if absent
 	SizeProven bool       // see [Status.SizeProven]
+	Stored     int64      // of Size, what is present
 	Ranges     bao.Ranges // see [Store.Ranges]
 }
 
 func (b Bitfield) equal(other Bitfield) bool {
-	return b.State == other.State && b.Size == other.Size && b.SizeProven == other.SizeProven && b.Ranges.Equal(other.Ranges)
+	return b.State == other.State && b.Size == other.Size && b.SizeProven == other.SizeProven &&
+		b.Stored == other.Stored && b.Ranges.Equal(other.Ranges)
 }
 
 // observers are those who want to know what becomes of a blob. The zero
@@ -149,7 +151,7 @@ func (s *Store) observed(ctx context.Context, hash Hash, obs *observer, last obs
 			return err
 		}
 		next.id = blob.id
-		next.Bitfield = Bitfield{State: blob.State, Size: blob.Size, SizeProven: blob.SizeProven}
+		next.Bitfield = Bitfield{State: blob.State, Size: blob.Size, SizeProven: blob.SizeProven, Stored: blob.Stored}
 		if stale || blob.id != last.id || blob.State != Partial {
 			next.Ranges, err = presentChunks(conn, blob, bao.All())
 			return err

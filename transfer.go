@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/cairnstore/cairn/bao"
 )
 
 // AddFile stores a regular file's content as [Store.Add] does. The file is
@@ -74,7 +76,8 @@ type ExportOptions struct {
 // or the whole new file, and after nil the new file is durable (directories that had to be
 // made for it are not synced themselves). Missing parent
 // directories are made. A directory, a symbolic link or a device at target is
-// [ErrConflict], like a file of the store itself. Otherwise errors are those of
+// [ErrConflict], like a file of the store itself, and a blob that is not complete
+// a [*MissingError] with all it lacks. Otherwise errors are those of
 // [Store.Blob], of reading it, and of the file system.
 func (s *Store) Export(ctx context.Context, hash Hash, target string, opts *ExportOptions) error {
 	if err := s.export(ctx, hash, target, opts); err != nil {
@@ -89,6 +92,9 @@ func (s *Store) export(ctx context.Context, hash Hash, target string, opts *Expo
 		return err
 	}
 	defer b.Close()
+	if _, err := b.require(bao.All()); err != nil {
+		return err
+	}
 	if err := s.refuseOwn(target); err != nil {
 		return err
 	}

@@ -115,7 +115,7 @@ func (c *baoDecodeCmd) decode(ctx context.Context, store *cairn.Store, in io.Rea
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		// Where a response ends follows from its ranges and its size: a short
 		// one is not the response that it is said to be.
-		return fmt.Errorf("bao decode: %w: the response is cut off: %w", cairn.ErrMismatch, err)
+		return fmt.Errorf("bao decode: %w: the response is cut off, or not one to this request: %w", cairn.ErrMismatch, err)
 	}
 	return err
 }

@@ -51,10 +51,20 @@ func (s *Store) exportBao(ctx context.Context, hash Hash, ranges bao.Ranges, w i
 // are there, and a MissingError with the others if not. Until the handle is
 // closed, what is there stays.
 func (b *Blob) require(ranges bao.Ranges) (blobRow, error) {
-	var row blobRow
-	var missing bao.Ranges
-	err := b.s.pool.read(b.ctx, func(conn *sqlite.Conn) (err error) {
-		if row, err = b.look(conn); err != nil {
+	row, missing, err := b.lacks(ranges)
+	if err == nil && !missing.IsEmpty() {
+		err = &MissingError{b.hash, missing}
+	} else if err != nil {
+		err = fmt.Errorf("blob %v: %w", b.hash, err)
+	}
+	return row, err
+}
+
+// lacks returns the blob's row and, in whole groups, what it has not of the
+// ranges.
+func (b *Blob) lacks(ranges bao.Ranges) (row blobRow, missing bao.Ranges, err error) {
+	err = b.s.pool.read(b.ctx, func(conn *sqlite.Conn) error {
+		if row, err = b.look(conn); err != nil || row.State == Complete {
 			return err
 		}
 		whole := ranges.Effective(row.Size).Groups().Intersect(bao.Chunks(0, bao.ChunkCount(row.Size)))
@@ -62,12 +72,7 @@ func (b *Blob) require(ranges bao.Ranges) (blobRow, error) {
 		missing = whole.Minus(present)
 		return err
 	})
-	if err == nil && !missing.IsEmpty() {
-		err = &MissingError{b.hash, missing}
-	} else if err != nil {
-		err = fmt.Errorf("blob %v: %w", b.hash, err)
-	}
-	return row, err
+	return row, missing, err
 }
 
 // A rawBlob reads what is stored of a blob for the bao package, which verifies

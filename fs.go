@@ -22,6 +22,10 @@ import (
 // reads as much of the listing as it is asked for. A file's modification time is
 // [Status.Created].
 //
+// Who serves the view to browsers has to choose the types of its files:
+// [net/http.FileServerFS] guesses, and would serve a page that somebody added
+// as a page. The package blobhttp does not.
+//
 // All that the view and its files read is bounded by ctx. The view may be used
 // concurrently, and needs no closing.
 func (s *Store) FS(ctx context.Context) fs.FS { return blobFS{s, ctx} }

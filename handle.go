@@ -90,6 +90,23 @@ func (s *Store) openBlob(ctx context.Context, hash Hash) (*Blob, error) {
 // proven yet; see [Status.SizeProven].
 func (b *Blob) Size() int64 { return b.row.Load().Size }
 
+// Missing returns what the blob lacks of some ranges, in whole groups: nothing if
+// they can be read and exported. It looks only at what it is asked for. A range
+// that reaches behind the end means the last chunk, as in a request.
+func (b *Blob) Missing(ranges bao.Ranges) (bao.Ranges, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var missing bao.Ranges
+	err := b.usable()
+	if err == nil {
+		_, missing, err = b.lacks(ranges)
+	}
+	if err != nil {
+		return bao.Ranges{}, fmt.Errorf("missing of blob %v: %w", b.hash, err)
+	}
+	return missing, nil
+}
+
 // Hash returns the blob's hash.
 func (b *Blob) Hash() Hash { return b.hash }
 

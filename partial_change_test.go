@@ -355,3 +355,34 @@ func mustNotReadWrong(t *testing.T, s *cairn.Store, data []byte) {
 		t.Error("exported whole")
 	}
 }
+
+// TestBlobMissing asks a handle what it lacks.
+func TestBlobMissing(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	data := content(3, 200*bao.GroupSize)
+	importRanges(t, s, data, "0..32,48..64,1600..1616")
+	b, err := s.Blob(t.Context(), hashOf(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ranges, want := range map[string]string{
+		"":                     "",
+		"3..5":                 "",
+		"0..32,50..60":         "",
+		"30..50":               "32..48",
+		"40..41,70..71,1610..": "32..48,64..80,1616..3200",
+		"last":                 "3184..3200",
+		"all":                  "32..48,64..1600,1616..3200",
+	} {
+		if got, err := b.Missing(parse(t, ranges)); err != nil || got.String() != want {
+			t.Errorf("%q lacks %v, %v; want %s", ranges, got, err, want)
+		}
+	}
+	importRanges(t, s, data, "all")
+	if got, err := b.Missing(bao.All()); err != nil || !got.IsEmpty() {
+		t.Errorf("complete, and lacks %v, %v", got, err)
+	}
+	b.Close()
+	_, err = b.Missing(bao.All())
+	mustBe(t, err, cairn.ErrClosed)
+}

@@ -38,17 +38,38 @@ func (s *Store) refuseOwn(path string) error {
 	if err := s.pool.open(); err != nil {
 		return err
 	}
-	info, err := os.Stat(path)
-	if err != nil || s.loc.memory {
-		return nil // whoever opens the file reports it
-	}
-	for _, ending := range []string{"", "-wal", "-shm", "-journal", "-lock"} {
-		own, err := os.Stat(s.loc.path + ending)
-		if err == nil && os.SameFile(info, own) {
-			return fmt.Errorf("%w: a file of this store", ErrConflict)
-		}
+	if s.Owns(path) {
+		return fmt.Errorf("%w: a file of this store", ErrConflict)
 	}
 	return nil
+}
+
+// Owns reports whether a path names the database or one of the files beside it
+// (see [Open]), by whatever name, and whether that is there at the moment or
+// not. No such file may be written, and the database must not even be opened
+// and closed by this process: that would drop SQLite's locks on it.
+func (s *Store) Owns(path string) bool {
+	if s.loc.memory {
+		return false
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return false // whoever opens it reports it
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(dir, filepath.Base(path))
+	}
+	info, statErr := os.Stat(path)
+	for _, ending := range []string{"", "-wal", "-shm", "-journal", "-lock"} {
+		if path == s.loc.path+ending {
+			return true
+		}
+		own, err := os.Stat(s.loc.path + ending)
+		if err == nil && statErr == nil && os.SameFile(info, own) {
+			return true
+		}
+	}
+	return false
 }
 
 // openRegular opens a file for reading, unless it is something whose reading

@@ -119,10 +119,24 @@ func TestOwnFiles(t *testing.T) {
 	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{path, path + "-wal", path + "-shm", path + "-lock", link} {
+	for _, name := range []string{path, path + "-wal", path + "-shm", path + "-journal", path + "-lock", link} {
 		mustBe(t, s.Export(t.Context(), h, name, nil), cairn.ErrConflict)
 		_, err := s.AddFile(t.Context(), name, nil)
 		mustBe(t, err, cairn.ErrConflict)
+	}
+	below := filepath.Join(t.TempDir(), "dir")
+	if err := os.Symlink(filepath.Dir(path), below); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{
+		filepath.Join(below, filepath.Base(path)+"-journal"): true, // not there
+		path + "-other":                        false,
+		filepath.Join(below, "no", "such"):     false,
+		filepath.Join(t.TempDir(), "cairn.db"): false,
+	} {
+		if got := s.Owns(name); got != want {
+			t.Errorf("Owns(%q) is %v", name, got)
+		}
 	}
 	mustBeSound(t, s)
 }

@@ -96,14 +96,17 @@ func parseRange(text string) (Ranges, error) {
 		return Ranges{}, fmt.Errorf("%q is none of all, last, A.. and A..B", text)
 	}
 	start, err := strconv.ParseUint(from, 10, 64)
-	if err != nil || to == "" {
-		return From(start), err
+	if err == nil && to == "" {
+		return From(start), nil
 	}
-	end, err := strconv.ParseUint(to, 10, 64)
-	if err == nil && end <= start {
-		err = fmt.Errorf("%q ends where it starts, or before", text)
+	end, endErr := strconv.ParseUint(to, 10, 64)
+	switch {
+	case err != nil || endErr != nil:
+		return Ranges{}, fmt.Errorf("%q does not have the numbers of two chunks", text)
+	case end <= start:
+		return Ranges{}, fmt.Errorf("%q ends where it starts, or before", text)
 	}
-	return Chunks(start, end), err
+	return Chunks(start, end), nil
 }
 
 // Union returns the set of the chunks that are in any of the parts. It takes

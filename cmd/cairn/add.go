@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/cairnstore/cairn"
@@ -50,7 +49,7 @@ func (c *addCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	ad := adder{app: a, store: store, own: ownFiles(a.db)}
+	ad := adder{app: a, store: store}
 	if a.terminal {
 		ad.meter = newMeter(a.err, ad.totalSize(c.Paths))
 		defer ad.meter.finish()
@@ -68,7 +67,6 @@ type adder struct {
 	*app
 	store *cairn.Store
 	meter *meter
-	own   []string // the files that make up the database
 }
 
 // add adds what one argument names.
@@ -78,9 +76,11 @@ func (ad *adder) add(ctx context.Context, arg string) error {
 	}
 	for path, err := range files(arg) {
 		if err != nil {
-			return fmt.Errorf("add: %w", err)
+			return err
 		}
-		if isOneOf(path, ad.own) {
+		// To add the database would be of no use, and without end: the
+		// write-ahead log grows by what is added.
+		if ad.store.Owns(path) {
 			if path == arg {
 				return fmt.Errorf("add %q: it is part of the database", path)
 			}
@@ -119,28 +119,6 @@ func (ad *adder) printAdded(ctx context.Context, tag *cairn.TempTag, path string
 	return ad.print(ad.out, text, added{Hash: tag.Hash(), Size: status.Size, Path: path})
 }
 
-// ownFiles returns the paths of the files that make up the open database.
-func ownFiles(db string) []string {
-	if real, err := filepath.EvalSymlinks(db); err == nil {
-		db = real
-	}
-	return []string{db, db + "-wal", db + "-shm", db + "-lock"}
-}
-
-// isOneOf reports whether a file is one of those that make up the database,
-// under whatever name. To replace one would lose what it has. To add one would
-// be of no use, and without end: the write-ahead log grows by what is added.
-func isOneOf(path string, own []string) bool {
-	info, err := os.Stat(path)
-	if err != nil {
-		return false // whoever opens it says why
-	}
-	return slices.ContainsFunc(own, func(own string) bool {
-		ownInfo, err := os.Stat(own)
-		return err == nil && os.SameFile(info, ownInfo)
-	})
-}
-
 // totalSize returns the size of all files that the arguments name, or -1 if
 // that cannot be known. What cannot be read does not count: the add says so
 // when it comes to it.
@@ -150,7 +128,7 @@ func (ad *adder) totalSize(args []string) (total int64) {
 	}
 	for _, arg := range args {
 		for path, err := range files(arg) {
-			if err != nil || isOneOf(path, ad.own) {
+			if err != nil || ad.store.Owns(path) {
 				continue
 			}
 			if info, err := os.Stat(path); err == nil {

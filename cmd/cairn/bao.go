@@ -18,13 +18,10 @@ type baoCmd struct {
 }
 
 type baoEncodeCmd struct {
+	output
 	Hash   cairn.Hash `arg:"" name:"hash" help:"The blob, complete or partial."`
 	Ranges bao.Ranges `name:"ranges" default:"all" placeholder:"R" help:"${ranges_help}"`
-	Output *string    `name:"output" short:"o" placeholder:"FILE" help:"Write to FILE, which is replaced once all is there."`
 }
-
-// Validate is called by the parser.
-func (c *baoEncodeCmd) Validate() error { return validOutput(c.Output) }
 
 func (c *baoEncodeCmd) Run(ctx context.Context, a *app) (err error) {
 	store, err := a.openReading(ctx)
@@ -37,14 +34,14 @@ func (c *baoEncodeCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer bar.finish()
-	return a.write(c.Output, func(w io.Writer) error {
+	return c.write(a, store, func(w io.Writer) error {
 		return store.ExportBao(ctx, c.Hash, c.Ranges, io.MultiWriter(w, bar))
 	})
 }
 
 // meter returns a meter for the response, or nil if nobody would see it.
 func (c *baoEncodeCmd) meter(ctx context.Context, store *cairn.Store, a *app) (*meter, error) {
-	if !a.terminal || c.Output == nil {
+	if !a.terminal || c.isStdout() {
 		return nil, nil
 	}
 	status, err := store.Status(ctx, c.Hash)
@@ -62,7 +59,8 @@ type baoDecodeCmd struct {
 
 // Help is shown below the usage.
 func (baoDecodeCmd) Help() string {
-	return "Only whole groups of 16 chunks are stored, because a part of one cannot be verified again. " +
+	return "Prints HASH SIZE STATE RANGES, without the last if no chunk is there.\n\n" +
+		"Only whole groups of 16 chunks are stored, because a part of one cannot be verified again. " +
 		"What verified before an error is kept; what there is of the blob is printed in any case."
 }
 
@@ -98,7 +96,7 @@ func (c *baoDecodeCmd) open(a *app) (io.Reader, func() error, error) {
 	}
 	f, err := os.Open(c.File)
 	if err != nil {
-		return nil, nil, fmt.Errorf("bao decode: %w", err)
+		return nil, nil, err
 	}
 	return f, f.Close, nil
 }
@@ -115,7 +113,7 @@ func (c *baoDecodeCmd) decode(ctx context.Context, store *cairn.Store, in io.Rea
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		// Where a response ends follows from its ranges and its size: a short
 		// one is not the response that it is said to be.
-		return fmt.Errorf("bao decode: %w: the response is cut off, or not one to this request: %w", cairn.ErrMismatch, err)
+		return fmt.Errorf("%w: the response is cut off, or not one to this request: %w", cairn.ErrMismatch, err)
 	}
 	return err
 }

@@ -34,7 +34,7 @@ func (checkCmd) Run(ctx context.Context, a *app) (err error) {
 		}
 	}
 	if count > 0 {
-		return fmt.Errorf("check: %w: problems found: %d", cairn.ErrCorrupt, count)
+		return fmt.Errorf("%w: problems found: %d", cairn.ErrCorrupt, count)
 	}
 	return nil
 }

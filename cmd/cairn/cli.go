@@ -104,7 +104,8 @@ func (g *grammar) database() (string, error) {
 // run executes the command.
 func (c *command) run(ctx context.Context, std streams) error {
 	c.parsed.BindTo(ctx, (*context.Context)(nil))
-	return c.parsed.Run(&app{streams: std, db: c.db, json: c.json})
+	err := c.parsed.Run(&app{streams: std, db: c.db, json: c.json})
+	return naming(c.parsed.Selected().Path(), err)
 }
 
 // printUsage prints the help of the whole command.

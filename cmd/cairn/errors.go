@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -43,10 +44,26 @@ func newUsageError(err error) error {
 // Error names the command once: the parser does so for some errors.
 func (e *usageError) Error() string {
 	prefix := e.what + ": "
-	return prefix + strings.TrimPrefix(e.err.Error(), prefix)
+	return prefix + redact(strings.TrimPrefix(e.err.Error(), prefix))
 }
 
 func (e *usageError) Unwrap() error { return e.err }
+
+// userinfo matches what is before the host in a URL, with the user first.
+var userinfo = regexp.MustCompile(`(?s)(://[^/:@]*):.*@`)
+
+// redact returns text without the passwords of URLs in it. A command line that
+// makes no sense may have one anywhere.
+func redact(text string) string { return userinfo.ReplaceAllString(text, "$1:xxxxx@") }
+
+// naming returns a command's error so that it begins with the command. Some of
+// the library's begin with the same word.
+func naming(what string, err error) error {
+	if err == nil || strings.HasPrefix(err.Error(), what+" ") || strings.HasPrefix(err.Error(), what+":") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
 
 // exitStatus returns the exit status for an error.
 func exitStatus(err error) int {

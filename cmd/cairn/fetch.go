@@ -21,7 +21,8 @@ type fetchCmd struct {
 
 // Help is shown below the usage.
 func (fetchCmd) Help() string {
-	return "Only what is missing is asked for, and everything is verified. " +
+	return "Prints HASH SIZE STATE FETCHED_BYTES.\n\n" +
+		"Only what is missing is asked for, and everything is verified. " +
 		"What verified before an error or an interrupt stays: the same command goes on from there. " +
 		"What there is of the blob is printed in any case."
 }
@@ -37,13 +38,25 @@ func (s *serverURL) UnmarshalText(text []byte) error {
 	}
 	u, err := url.Parse(address)
 	if err != nil {
-		return err
+		return errors.New(whyNoURL(address))
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("%q is neither http://HOST:PORT nor HOST:PORT", text)
+		return fmt.Errorf("%q is neither http://HOST:PORT nor HOST:PORT", u.Redacted())
 	}
 	*s = serverURL(address)
 	return nil
+}
+
+// whyNoURL returns why an address cannot be parsed. What is before the "@" is
+// left out of it: errors quote what is wrong, which may be part of a password.
+func whyNoURL(address string) string {
+	scheme, rest, _ := strings.Cut(address, "://")
+	_, err := url.Parse(scheme + "://" + rest[strings.LastIndex(rest, "@")+1:])
+	var parse *url.Error
+	if errors.As(err, &parse) {
+		return parse.Err.Error()
+	}
+	return "invalid user or password"
 }
 
 // fetched is what is printed of a fetch.

@@ -15,8 +15,8 @@ import (
 const copySize = 1 << 20
 
 type getCmd struct {
+	output
 	Hash   cairn.Hash `arg:"" name:"hash" help:"The blob."`
-	Output *string    `name:"output" short:"o" placeholder:"FILE" help:"Write to FILE, which is replaced once all is there."`
 	Offset int64      `name:"offset" placeholder:"N" help:"Skip the first N bytes."`
 	Length *int64     `name:"length" placeholder:"N" help:"Stop after N bytes."`
 }
@@ -29,7 +29,7 @@ func (c *getCmd) Validate() error {
 	if c.Length != nil && *c.Length < 0 {
 		return errors.New("--length must not be negative")
 	}
-	return validOutput(c.Output)
+	return c.output.Validate()
 }
 
 func (c *getCmd) Run(ctx context.Context, a *app) (err error) {
@@ -41,8 +41,8 @@ func (c *getCmd) Run(ctx context.Context, a *app) (err error) {
 	if err := c.require(ctx, store); err != nil {
 		return err
 	}
-	if c.Output == nil {
-		return c.write(ctx, store, a.out)
+	if c.isStdout() {
+		return c.copy(ctx, store, a.out)
 	}
 	bar, err := c.meter(ctx, store, a)
 	if err != nil {
@@ -52,8 +52,8 @@ func (c *getCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.Offset == 0 && c.Length == nil {
 		return c.export(ctx, store, bar)
 	}
-	return a.write(c.Output, func(w io.Writer) error {
-		return c.write(ctx, store, io.MultiWriter(w, bar))
+	return c.write(a, store, func(w io.Writer) error {
+		return c.copy(ctx, store, io.MultiWriter(w, bar))
 	})
 }
 
@@ -105,16 +105,16 @@ func (c *getCmd) meter(ctx context.Context, store *cairn.Store, a *app) (*meter,
 
 // export writes the whole blob to the file.
 func (c *getCmd) export(ctx context.Context, store *cairn.Store, bar *meter) error {
-	target, err := outputTarget(*c.Output)
+	target, err := c.target(store)
 	if err != nil {
 		return err
 	}
 	return store.Export(ctx, c.Hash, target, &cairn.ExportOptions{Progress: bar.at})
 }
 
-// write writes the chosen range of the blob. Like pread, it finds nothing
+// copy writes the chosen range of the blob. Like pread, it finds nothing
 // behind the end.
-func (c *getCmd) write(ctx context.Context, store *cairn.Store, w io.Writer) error {
+func (c *getCmd) copy(ctx context.Context, store *cairn.Store, w io.Writer) error {
 	blob, err := store.Blob(ctx, c.Hash)
 	if err != nil {
 		return err

@@ -11,13 +11,10 @@ import (
 const sizeLen = 8
 
 type outboardCmd struct {
+	output
 	Hash   cairn.Hash `arg:"" name:"hash" help:"The blob."`
-	Output *string    `name:"output" short:"o" placeholder:"FILE" help:"Write to FILE, which is replaced once all is there."`
 	NoSize bool       `name:"no-size" help:"Leave out the blob's size, the first 8 bytes."`
 }
-
-// Validate is called by the parser.
-func (c *outboardCmd) Validate() error { return validOutput(c.Output) }
 
 func (c *outboardCmd) Run(ctx context.Context, a *app) (err error) {
 	store, err := a.openReading(ctx)
@@ -25,7 +22,7 @@ func (c *outboardCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	return a.write(c.Output, func(w io.Writer) error {
+	return c.write(a, store, func(w io.Writer) error {
 		if c.NoSize {
 			w = &skipWriter{w: w, skip: sizeLen}
 		}

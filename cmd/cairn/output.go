@@ -9,20 +9,38 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/cairnstore/cairn"
 )
 
-// validOutput checks the argument of -o, which is nil if there is none.
-func validOutput(path *string) error {
-	if path != nil && *path == "" {
+// stdoutPath stands for standard output.
+const stdoutPath = "-"
+
+// An output is where a command writes data.
+type output struct {
+	Output *string `name:"output" short:"o" placeholder:"FILE" help:"Write to FILE, which is replaced once all is there. Default: -, standard output."`
+}
+
+// Validate is called by the parser.
+func (o *output) Validate() error {
+	if o.Output != nil && *o.Output == "" {
 		return errors.New("--output must name a file")
 	}
 	return nil
 }
 
-// outputTarget returns the file that -o means: the one behind a symbolic link,
-// so that the link stays. What is there and is no regular file, like a device,
-// must not be replaced by one.
-func outputTarget(path string) (string, error) {
+// isStdout reports whether no file is written.
+func (o *output) isStdout() bool { return o.Output == nil || *o.Output == stdoutPath }
+
+// target returns the file that -o means: the one behind a symbolic link, so
+// that the link stays. What is there and is no regular file, like a device,
+// must not be replaced by one. Nor may it be a file of the database: what is
+// there would be lost, and SQLite would take what is new for its own.
+func (o *output) target(store *cairn.Store) (string, error) {
+	path := *o.Output
+	if store.Owns(path) {
+		return "", fmt.Errorf("replace %q: it is part of the database", path)
+	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return path, nil
@@ -36,25 +54,22 @@ func outputTarget(path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// write writes to the file that -o names, or to standard output if path is nil.
-func (a *app) write(path *string, write func(w io.Writer) error) error {
-	if path == nil {
+// write writes to the file that -o names, or to standard output.
+func (o *output) write(a *app, store *cairn.Store, write func(w io.Writer) error) error {
+	if o.isStdout() {
 		return write(a.out)
 	}
-	if isOneOf(*path, ownFiles(a.db)) {
-		return fmt.Errorf("replace %q: it is part of the database", *path)
+	target, err := o.target(store)
+	if err != nil {
+		return err
 	}
-	return replaceFile(*path, write)
+	return replaceFile(target, write)
 }
 
 // replaceFile writes a temporary file beside path and renames it. The rename
 // is the commit point: on an error before it, path is as it was and nothing
 // else remains. Missing directories are made.
 func replaceFile(path string, write func(w io.Writer) error) error {
-	path, err := outputTarget(path)
-	if err != nil {
-		return err
-	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err

@@ -16,6 +16,11 @@ type rangesCmd struct {
 	Hash cairn.Hash `arg:"" name:"hash" help:"The blob."`
 }
 
+// Help is shown below the usage.
+func (rangesCmd) Help() string {
+	return "Prints SIZE STATE RANGES, without the last if no chunk is there."
+}
+
 // held is what is printed of how much of a blob is there.
 type held struct {
 	Hash   cairn.Hash  `json:"hash"`
@@ -49,7 +54,11 @@ func holding(ctx context.Context, store *cairn.Store, hash cairn.Hash) (cairn.Bi
 }
 
 func heldText(field cairn.Bitfield) string {
-	return fmt.Sprintf("%d %v %v", field.Size, field.State, field.Ranges)
+	text := fmt.Sprintf("%d %v", field.Size, field.State)
+	if field.Ranges.IsEmpty() {
+		return text // a column with nothing in it would be a blank at the end
+	}
+	return fmt.Sprintf("%s %v", text, field.Ranges)
 }
 
 func heldObject(hash cairn.Hash, field cairn.Bitfield) held {

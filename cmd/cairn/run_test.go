@@ -23,8 +23,13 @@ import (
 // and the blob's hash. The working directory is a new one.
 func fill(t *testing.T, size int) (db, hash string) {
 	t.Helper()
+	return fillWith(t, bytes.Repeat([]byte("cairn"), size/5+1)[:size])
+}
+
+// fillWith is fill with a content of the caller's.
+func fillWith(t *testing.T, content []byte) (db, hash string) {
+	t.Helper()
 	t.Chdir(t.TempDir())
-	content := bytes.Repeat([]byte("cairn"), size/5+1)[:size]
 	if err := os.WriteFile("content", content, 0o666); err != nil {
 		t.Fatal(err)
 	}

@@ -30,12 +30,13 @@ func (serveCmd) Help() string {
 	return "The address is printed once requests are answered. An interrupt ends the server when the requests under way are done.\n\n" +
 		"Without a token the database is opened for reading only, so that another process can write meanwhile. " +
 		"Everybody on this computer can see a token on the command line, so better have it in $CAIRN_WRITE_TOKEN. " +
+		"That it is there, and lets clients add blobs, is said on standard error when serving begins. " +
 		"What is served is not encrypted, and may be read by everybody who reaches the address."
 }
 
 // Validate is called by the parser.
 func (c *serveCmd) Validate() error {
-	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
+	if err := validAddr(c.Addr); err != nil {
 		return fmt.Errorf("--addr: %w", err)
 	}
 	if c.WriteToken == nil {
@@ -46,6 +47,15 @@ func (c *serveCmd) Validate() error {
 		return nil
 	}
 	return validToken("--write-token", *c.WriteToken)
+}
+
+// validAddr returns an error for an address that is none on any computer.
+func validAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	return err
 }
 
 // validToken returns an error for a token that no client could send.
@@ -65,6 +75,14 @@ func (c *serveCmd) token() string {
 	return os.Getenv("CAIRN_WRITE_TOKEN")
 }
 
+// warn tells of a token from the environment: it may have been left there for
+// another server.
+func (c *serveCmd) warn(a *app) {
+	if c.WriteToken == nil && c.token() != "" {
+		fmt.Fprintln(a.err, "cairn: serve: adding blobs is allowed by CAIRN_WRITE_TOKEN")
+	}
+}
+
 // served is what is printed of a server.
 type served struct {
 	Addr string `json:"addr"`
@@ -78,9 +96,10 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 	defer closing(store, &err)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Addr)
 	if err != nil {
-		return fmt.Errorf("serve: %w", err)
+		return err
 	}
 	server := c.server(store, a)
+	c.warn(a)
 	addr := listener.Addr().String()
 	if err := a.print(a.out, addr, served{addr}); err != nil {
 		return errors.Join(err, listener.Close())
@@ -119,7 +138,7 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener) erro
 	})
 	err := server.Serve(listener)
 	if stop() {
-		return fmt.Errorf("serve: %w", err)
+		return err
 	}
 	<-ended
 	return nil

@@ -41,16 +41,18 @@ func (h *handler) serveBao(w *response, r *http.Request, name string) error {
 		// A part of one has no ETag: its size, which a response begins with,
 		// may not be the true one.
 		etag := `"bao-` + hash.String() + `"`
-		header.Set("Cache-Control", immutable)
-		header.Set("Etag", etag)
-		if matches(r.Header.Get("If-None-Match"), etag) {
+		w.setImmutable(etag)
+		if matches(r.Header.Get("If-None-Match"), etag, false) {
 			header.Del("Content-Type")
 			w.WriteHeader(http.StatusNotModified)
 			return nil
 		}
+	} else if err := h.requireRanges(r, hash, ranges); err != nil {
+		return err
 	}
 	if r.Method == http.MethodHead {
-		return h.headBao(w, r, hash, ranges, status)
+		w.setLength(bao.ResponseSize(status.Size, ranges))
+		return nil
 	}
 	body := &baoBody{w: w, ranges: ranges}
 	err = pump(body, func(p *pipeline) error {
@@ -64,19 +66,15 @@ func (h *handler) serveBao(w *response, r *http.Request, name string) error {
 	return err
 }
 
-// headBao tells the length of the response, if there would be one.
-func (h *handler) headBao(w *response, r *http.Request, hash cairn.Hash, ranges bao.Ranges, status cairn.Status) error {
-	present, err := h.store.Ranges(r.Context(), hash)
+// requireRanges returns an error if a partial blob lacks some of the ranges.
+// An export finds that out, too, but looks for all of them at once.
+func (h *handler) requireRanges(r *http.Request, hash cairn.Hash, ranges bao.Ranges) error {
+	blob, err := h.store.Blob(r.Context(), hash)
 	if err != nil {
 		return err
 	}
-	all := bao.Chunks(0, bao.ChunkCount(status.Size))
-	missing := ranges.Effective(status.Size).Groups().Intersect(all).Minus(present)
-	if !missing.IsEmpty() {
-		return &cairn.MissingError{Hash: hash, Ranges: missing}
-	}
-	w.setLength(bao.ResponseSize(status.Size, ranges))
-	return nil
+	defer blob.Close()
+	return require(blob, blob.Size(), ranges)
 }
 
 func (w *response) setLength(n int64) { w.Header().Set("Content-Length", strconv.FormatInt(n, 10)) }
@@ -116,11 +114,15 @@ func parseQuery(query string) (url.Values, error) {
 	return values, nil
 }
 
-// matches reports whether an If-None-Match field lists the ETag.
-func matches(field, etag string) bool {
+// matches reports whether an If-Match or If-None-Match field lists the ETag. A
+// strong comparison takes no weak one for it.
+func matches(field, etag string, strong bool) bool {
 	for part := range strings.SplitSeq(field, ",") {
 		part = strings.TrimSpace(part)
-		if part == "*" || strings.TrimPrefix(part, "W/") == etag {
+		if !strong {
+			part = strings.TrimPrefix(part, "W/")
+		}
+		if part == "*" || part == etag {
 			return true
 		}
 	}

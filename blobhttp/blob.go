@@ -14,56 +14,56 @@ import (
 // immutable is the Cache-Control of what can never be different.
 const immutable = "public, max-age=31536000, immutable"
 
-// getBlob serves a blob's content.
+// getBlob serves a blob's content. All that can be wrong with the request is
+// found before [http.ServeContent] begins to answer.
 func (h *handler) getBlob(w *response, r *http.Request, hash cairn.Hash) error {
-	if err := checkRanges(r.Header.Get("Range")); err != nil {
-		return err
-	}
 	c, err := h.openContent(r, hash)
 	if err != nil {
 		return err
 	}
 	defer c.blob.Close()
-	if r.Method == http.MethodHead && r.Header.Get("Range") == "" {
-		if err := c.require(c.size); err != nil {
-			return err
-		}
+	etag := `"` + hash.String() + `"`
+	if field := r.Header.Get("If-Match"); field != "" && !matches(field, etag, true) {
+		return &statusError{http.StatusPreconditionFailed, "the blob is what its hash says"}
 	}
-	w.Header().Set("Etag", `"`+hash.String()+`"`)
-	w.Header().Set("Cache-Control", immutable)
+	if matches(r.Header.Get("If-None-Match"), etag, false) {
+		w.setImmutable(etag)
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	ranges, err := byteRanges(rangeField(r.Header, etag), c.size)
+	if err != nil {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", c.size))
+		return err
+	}
+	if err := c.check(r.Method, ranges); err != nil {
+		return err
+	}
+	w.setImmutable(etag)
 	w.Header().Set("Content-Type", contentType(c.blob))
-	if c.size == 0 {
-		r = r.Clone(r.Context())
-		r.Header.Del("Range") // ServeContent takes a suffix of nothing for satisfiable
-	}
-	http.ServeContent(w, r, "", time.Time{}, c)
-	if w.code == http.StatusPreconditionFailed {
-		return &statusError{w.code, "the blob is what its hash says"}
-	}
+	http.ServeContent(w, asking(r, ranges), "", time.Time{}, c)
 	return w.err
 }
 
-// checkRanges refuses what [http.ServeContent] lets pass: any number of ranges,
-// and the last 0 bytes.
-func checkRanges(field string) error {
-	list, _ := strings.CutPrefix(field, "bytes=")
-	if n := strings.Count(list, ",") + 1; n > maxByteRanges {
-		return &statusError{http.StatusRequestedRangeNotSatisfiable, fmt.Sprintf("%d ranges, at most %d are served", n, maxByteRanges)}
+// setImmutable says that what the ETag names can never be different.
+func (w *response) setImmutable(etag string) {
+	w.Header().Set("Etag", etag)
+	w.Header().Set("Cache-Control", immutable)
+}
+
+// asking returns the request with nothing in its header but these ranges.
+func asking(r *http.Request, ranges []cairn.ByteRange) *http.Request {
+	r = r.WithContext(r.Context())
+	r.Header = http.Header{}
+	if len(ranges) > 0 {
+		r.Header.Set("Range", formatRanges(ranges))
 	}
-	for part := range strings.SplitSeq(list, ",") {
-		suffix, ok := strings.CutPrefix(strings.TrimSpace(part), "-")
-		if ok && suffix != "" && strings.Trim(suffix, "0") == "" {
-			return &statusError{http.StatusRequestedRangeNotSatisfiable, "the last 0 bytes are no range"}
-		}
-	}
-	return nil
+	return r
 }
 
 // A content reads a blob for [http.ServeContent], which uses it from one
 // goroutine at a time, the last of which may outlive the request.
 type content struct {
-	h       *handler
-	r       *http.Request
 	blob    *cairn.Blob
 	partial bool
 	size    int64
@@ -85,28 +85,40 @@ func (h *handler) openContent(r *http.Request, hash cairn.Hash) (*content, error
 		blob.Close()
 		return nil, err
 	}
-	return &content{h: h, r: r, blob: blob, partial: status.State == cairn.Partial, size: status.Size}, nil
+	return &content{blob: blob, partial: status.State == cairn.Partial, size: status.Size}, nil
 }
 
-// require returns an error if the blob lacks some of the next n bytes.
-func (c *content) require(n int64) error {
-	if !c.partial {
+var errPartial = &statusError{http.StatusNotFound, "the blob is partial: only ranges that are there can be had"}
+
+// check returns an error if the blob lacks some of the ranges, or if the first
+// bytes do not verify where [http.ServeContent] would send something before it
+// reads them. No ranges are the whole.
+func (c *content) check(method string, ranges []cairn.ByteRange) error {
+	first := int64(0)
+	if len(ranges) > 0 {
+		first = ranges[0].Start
+	}
+	if c.partial {
+		if len(ranges) == 0 {
+			return errPartial // it lacks something, or it would not be partial
+		}
+		if err := require(c.blob, c.size, chunksOf(ranges)); err != nil {
+			return err
+		}
+	}
+	if method != http.MethodHead && len(ranges) < 2 {
 		return nil
 	}
-	present, err := c.h.store.Ranges(c.r.Context(), c.blob.Hash())
-	if err != nil {
+	if _, err := c.blob.ReadAt(make([]byte, 1), first); err != nil && err != io.EOF {
 		return err
 	}
-	missing := bao.Bytes(uint64(c.pos), uint64(c.pos+n)).Groups().Intersect(bao.Chunks(0, bao.ChunkCount(c.size))).Minus(present)
-	if missing.IsEmpty() {
-		return nil
-	}
-	return &cairn.MissingError{Hash: c.blob.Hash(), Ranges: missing}
+	return nil
 }
 
 // Read implements [io.Reader]. Where it can it ends with a group, so that none
 // is verified twice.
-func (c *content) Read(p []byte) (int, error) {
+func (c *content) Read(p []byte) (n int, err error) {
+	defer caught(&err) // the goroutine may not be the server's
 	if c.pos >= c.size {
 		return 0, io.EOF
 	}
@@ -114,7 +126,7 @@ func (c *content) Read(p []byte) (int, error) {
 	if whole := end &^ (bao.GroupSize - 1); end < c.size && whole > c.pos {
 		end = whole
 	}
-	n, err := c.blob.ReadAt(p[:end-c.pos], c.pos)
+	n, err = c.blob.ReadAt(p[:end-c.pos], c.pos)
 	c.pos += int64(n)
 	if err == io.EOF && c.pos < c.size {
 		err = io.ErrUnexpectedEOF

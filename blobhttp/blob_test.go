@@ -7,6 +7,8 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -42,26 +44,43 @@ func TestRanges(t *testing.T) {
 		{"Range: bytes=1200000-", 416, 0, 0},
 		{"Range: bytes=5-4", 416, 0, 0},
 		{"Range: bytes=-0", 416, 0, 0},
-		{"Range: bytes=0-1, -00", 416, 0, 0},
+		{"Range: bytes=0-1, -00", 206, 0, 2}, // what is not there is left out
+		{"Range: bytes=1200000-,5-6", 206, 5, 7},
 		{"Range: bytes=x", 416, 0, 0},
-		{"Range: lines=1-2", 416, 0, 0},
+		{"Range: bytes=--5", 416, 0, 0},
+		{"Range: bytes=+1-2", 416, 0, 0},
+		{"Range: bytes=0-99999999999999999999", 416, 0, 0},
+		{"Range: lines=1-2", 200, 0, size},
+		{"Range: lines", 200, 0, size},
+		{"Range: bytes=", 200, 0, size},
+		{"Range: BYTES=1-2", 206, 1, 3},
 		{"Range: bytes=0-9223372036854775807", 206, 0, size},
 		{"Range: bytes=0-0" + strings.Repeat(",0-0", 64), 416, 0, 0},
 		{"Range: bytes=1-2|If-Range: " + etag, 206, 1, 3},
 		{"Range: bytes=1-2|If-Range: \"other\"", 200, 0, size},
 		{"Range: bytes=1-2|If-Range: W/" + etag, 200, 0, size},
+		{"Range: bytes=1200000-|If-Range: \"other\"", 200, 0, size},
+		{"Range: bytes=1200000-|If-Range: " + etag, 416, 0, 0},
+		{"Range: bytes=0-0" + strings.Repeat(",0-0", 64) + "|If-Range: \"other\"", 200, 0, size},
+		{"Range: bytes=x|If-None-Match: " + etag, 304, 0, 0},
+		{"Range: bytes=-0|If-Match: \"other\"", 412, 0, 0},
 		{"If-None-Match: " + etag, 304, 0, 0},
 		{"If-None-Match: \"x\", W/" + etag, 304, 0, 0},
 		{"If-None-Match: *", 304, 0, 0},
 		{"If-None-Match: \"other\"", 200, 0, size},
 		{"If-Match: " + etag, 200, 0, size},
 		{"If-Match: \"other\"", 412, 0, 0},
+		{"If-Match: W/" + etag, 412, 0, 0},
+		{"If-Match: *", 200, 0, size},
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			resp, body := do(t, method, url, tt.header, nil)
 			name := method + " " + tt.header
 			if resp.StatusCode != tt.code {
 				t.Errorf("%s: %s", name, resp.Status)
+			}
+			if want := fmt.Sprintf("bytes */%d", size); (tt.code == 416) != (resp.Header.Get("Content-Range") == want) {
+				t.Errorf("%s: Content-Range %q", name, resp.Header.Get("Content-Range"))
 			}
 			if tt.code >= 400 {
 				mustBePlain(t, resp)
@@ -93,12 +112,22 @@ func TestMultipart(t *testing.T) {
 	h := add(t, s, data)
 	url := serve(t, blobhttp.NewHandler(s, nil)).URL + "/blob/" + h.String()
 	resp, body := do(t, "GET", url, "Range: bytes=0-99,16380-120000,-5", nil)
+	mustBeParts(t, resp, body, data[:100], data[16_380:120_001], data[len(data)-5:])
+	// More than the whole is not worth parts.
+	resp, body = do(t, "GET", url, "Range: bytes=0-,0-", nil)
+	if resp.StatusCode != 200 || !bytes.Equal(body, data) {
+		t.Errorf("overlapping: %s, %d bytes", resp.Status, len(body))
+	}
+}
+
+func mustBeParts(t *testing.T, resp *http.Response, body []byte, parts ...[]byte) {
+	t.Helper()
 	kind, params, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/byteranges" || resp.StatusCode != 206 {
 		t.Fatalf("%s, %v, %v", resp.Status, resp.Header, err)
 	}
 	r := multipart.NewReader(bytes.NewReader(body), params["boundary"])
-	for _, want := range [][]byte{data[:100], data[16_380:120_001], data[len(data)-5:]} {
+	for _, want := range parts {
 		part, err := r.NextPart()
 		if err != nil {
 			t.Fatal(err)
@@ -107,10 +136,71 @@ func TestMultipart(t *testing.T) {
 			t.Errorf("%v: %d bytes, %v", part.Header, len(got), err)
 		}
 	}
-	// More than the whole is not worth parts.
-	resp, body = do(t, "GET", url, "Range: bytes=0-,0-", nil)
-	if resp.StatusCode != 200 || !bytes.Equal(body, data) {
-		t.Errorf("overlapping: %s, %d bytes", resp.Status, len(body))
+}
+
+// TestAbsentRange has no range of an absent blob be bad.
+func TestAbsentRange(t *testing.T) {
+	url := serve(t, blobhttp.NewHandler(openStore(t, ":memory:", nil), nil)).URL
+	for _, header := range []string{"Range: bytes=-0", "Range: bytes=x", "If-None-Match: *", "If-Match: \"x\""} {
+		if resp, _ := do(t, "GET", url+"/blob/"+strings.Repeat("0", 64), header, nil); resp.StatusCode != 404 {
+			t.Errorf("%s: %s", header, resp.Status)
+		}
+	}
+}
+
+// TestCostOfGaps makes requests to a partial blob with many gaps. What they
+// allocate must not depend on the gaps that nobody asked for.
+func TestCostOfGaps(t *testing.T) {
+	from, s := openStore(t, ":memory:", nil), openStore(t, ":memory:", nil)
+	handler := blobhttp.NewHandler(s, nil)
+	groups := 10_000
+	if testing.Short() {
+		groups = 1000
+	}
+	var every []string
+	for g := 1; g < groups; g += 2 {
+		every = append(every, fmt.Sprintf("%d..%d", 16*g, 16*g+16))
+	}
+	every = append(every, "last")
+	few, many := add(t, from, content(1, 9*bao.GroupSize)), add(t, from, content(2, groups*bao.GroupSize))
+	copyRanges(t, from, s, few, strings.Join(every[:4], ",")+",last")
+	copyRanges(t, from, s, many, strings.Join(every, ","))
+	for _, tt := range []struct {
+		method, path, ranges string
+		code                 int
+		most                 uint64 // bytes more for many gaps than for few
+	}{
+		{"GET", "/blob/%v", "", 404, 10_000},
+		{"HEAD", "/blob/%v", "", 404, 10_000},
+		{"HEAD", "/blob/%v", "bytes=16384-16384", 206, 10_000},
+		{"GET", "/blob/%v", "bytes=0-0", 404, 10_000},
+		{"GET", "/blob/%v", "bytes=0-0,16384-16384,49152-", 404, 800_000},
+		{"GET", "/blob/%v", "bytes=0-", 404, 800_000},
+		{"HEAD", "/bao/%v?ranges=16..17", "", 200, 10_000},
+		{"HEAD", "/bao/%v?ranges=0..1", "", 404, 10_000},
+		{"HEAD", "/bao/%v", "", 404, 800_000},
+		{"GET", "/bao/%v", "", 404, 800_000},
+	} {
+		cost := func(h cairn.Hash) uint64 {
+			least := ^uint64(0) // what the store keeps for the next time is paid once
+			for range 3 {
+				r := httptest.NewRequest(tt.method, fmt.Sprintf(tt.path, h), nil)
+				r.Header.Set("Range", tt.ranges)
+				w := httptest.NewRecorder()
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				handler.ServeHTTP(w, r)
+				runtime.ReadMemStats(&after)
+				if w.Code != tt.code {
+					t.Errorf("%s %s %s: %d", tt.method, tt.path, tt.ranges, w.Code)
+				}
+				least = min(least, after.TotalAlloc-before.TotalAlloc)
+			}
+			return least
+		}
+		if small, large := cost(few), cost(many); large > small+tt.most {
+			t.Errorf("%s %s %s: %d bytes for few gaps, %d for many", tt.method, tt.path, tt.ranges, small, large)
+		}
 	}
 }
 
@@ -246,16 +336,29 @@ func TestPartialBlob(t *testing.T) {
 		start, end     int
 		missing        string
 	}{
+		{"GET", "Range: bytes=20000-20009,60000-65535", 206, 0, 0, "multipart"},
+		{"GET", "Range: bytes=20000-20009,60000-65536", 404, 0, 0, "chunks 64..80"},
+		{"GET", "Range: bytes=0-0,20000-20009", 404, 0, 0, "chunks 0..16"},
+		{"GET", "Range: bytes=0-0,999999-", 404, 0, 0, "chunks 0..16"},
+		{"GET", "Range: bytes=999999-", 416, 0, 0, ""},
+		{"GET", "Range: bytes=0-0|If-Range: \"other\"", 404, 0, 0, "partial"},
 		{"GET", "Range: bytes=16384-65535", 206, 16384, 65536, ""},
 		{"GET", "Range: bytes=20000-40000", 206, 20000, 40001, ""},
 		{"GET", "Range: bytes=16384-65536", 404, 0, 0, "chunks 64..80"},
 		{"GET", "Range: bytes=0-16384", 404, 0, 0, "chunks 0..16"},
-		{"GET", "", 404, 0, 0, "chunks 0..16,64..320"},
-		{"HEAD", "", 404, 0, 0, ""},
+		{"GET", "Range: bytes=0-", 404, 0, 0, "chunks 0..16,64..320"},
+		{"GET", "", 404, 0, 0, "partial"},
 	} {
 		resp, body := do(t, tt.method, url, tt.header, nil)
+		if head, _ := do(t, "HEAD", url, tt.header, nil); head.StatusCode != resp.StatusCode || resp.StatusCode < 400 && head.ContentLength != resp.ContentLength {
+			t.Errorf("HEAD %s: %s, %d bytes; GET: %s, %d bytes", tt.header, head.Status, head.ContentLength, resp.Status, resp.ContentLength)
+		}
 		if resp.StatusCode != tt.code {
 			t.Errorf("%s: %s: %s", tt.header, resp.Status, body)
+		}
+		if tt.missing == "multipart" {
+			mustBeParts(t, resp, body, data[20000:20010], data[60000:65536])
+			continue
 		}
 		if tt.code == 206 && !bytes.Equal(body, data[tt.start:tt.end]) {
 			t.Errorf("%s: %d bytes differ", tt.header, len(body))

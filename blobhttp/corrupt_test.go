@@ -99,27 +99,44 @@ func mustBeRefused(t *testing.T, resp *http.Response, body []byte, err error, wa
 	}
 }
 
-// TestDamageInPart has one part of a multipart response be damaged.
+// TestDamageInPart has one part of a multipart response be damaged: the parts
+// before are there, and of this one all that comes before the damage.
 func TestDamageInPart(t *testing.T) {
 	data := content(1, 50*bao.GroupSize)
-	s := damaged(t, data, 20)
-	server := serve(t, blobhttp.NewHandler(s, nil)).URL
-	resp, body, err := try(t, "GET", server+"/blob/"+hashOf(data).String(), "Range: bytes=0-99,300000-400000,-5", nil)
-	if err == nil {
-		t.Fatal("the response ended well")
-	}
-	_, params, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := multipart.NewReader(bytes.NewReader(body), params["boundary"])
-	for _, want := range [][]byte{data[:100], data[300_000:400_001]} {
+	const start = 20 * bao.GroupSize // of the damage
+	server := serve(t, blobhttp.NewHandler(damaged(t, data, 20), nil)).URL + "/blob/" + hashOf(data).String()
+	for _, from := range []int{300_000, start - 10, start, start + 10} {
+		resp, body, err := try(t, "GET", server, fmt.Sprintf("Range: bytes=0-99,%d-400000,-5", from), nil)
+		if resp == nil || resp.StatusCode != 206 || err == nil {
+			t.Fatalf("from %d: %v, %v", from, resp, err)
+		}
+		_, params, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := multipart.NewReader(bytes.NewReader(body), params["boundary"])
 		part, err := r.NextPart()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, _ := io.ReadAll(part); !bytes.HasPrefix(want, got) {
-			t.Errorf("%v: %d wrong bytes", part.Header, len(got))
+		if got, _ := io.ReadAll(part); !bytes.HasPrefix(data[:100], got) || from < start && len(got) < 100 {
+			t.Errorf("from %d: the first part has %d bytes", from, len(got))
+		}
+		if part, err = r.NextPart(); err != nil {
+			continue
+		}
+		if got, err := io.ReadAll(part); err == nil || !bytes.HasPrefix(data[min(from, start):start], got) {
+			t.Errorf("from %d: the second part has %d bytes, %v", from, len(got), err)
+		}
+	}
+	// What is at the very beginning can still be told.
+	for _, ranges := range []string{"327680-327680,0-99", "330000-400000,-5", "330000-330000"} {
+		for _, method := range []string{"GET", "HEAD"} {
+			resp, body := do(t, method, server, "Range: bytes="+ranges, nil)
+			if resp.StatusCode != 500 || method == "GET" && !strings.Contains(string(body), "bytes 327680..344064") {
+				t.Errorf("%s %s: %s: %s", method, ranges, resp.Status, body)
+			}
+			mustBePlain(t, resp)
 		}
 	}
 }

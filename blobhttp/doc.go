@@ -20,7 +20,7 @@
 //	PUT       /blob               adds the body
 //	PUT       /blob/HASH          adds the body if it has this hash
 //
-// /blob/HASH understands Range (also several, up to 64), If-Range and
+// /blob/HASH understands Range (also several, up to 64), If-Range, If-Match and
 // If-None-Match. Its ETag is strong: the hash in quotes. The Content-Type is
 // guessed from the first bytes, and is never one that a browser executes. Of a
 // partial blob whose size is proven the ranges that are there can be had.
@@ -45,10 +45,11 @@
 // Answers have a line of plain text. 400: a bad hash, range or parameter. 401:
 // no token, or a wrong one. 403: nothing can be added here. 404: no such blob;
 // or it is partial and lacks what was asked for, which the text names. 405,
-// with Allow. 408 and 413: the body stalls or is too large. 416: no range is
-// inside the blob, or there are too many. 500: the data is damaged; the text
-// names the bytes. 503: too many requests at once, with Retry-After, or the
-// store is closed. 507: it is full.
+// with Allow. 408 and 413: the body stalls or is too large. 412: If-Match names
+// something else. 415: the body has a Content-Encoding. 416: no range is inside
+// the blob, or there are too many; Content-Range has the size. 500: the data is
+// damaged; the text names the bytes. 503: too many requests at once, with
+// Retry-After, or the store is closed. 507: it is full.
 //
 // An error behind the first byte cannot be told any more. The connection is
 // closed then, before the length that was stated, so that no client takes a
@@ -62,11 +63,17 @@
 // no lock of the store is held while a client is waited for. [NewServer] adds
 // the limits on headers and idle connections.
 //
+// There is no limit per client, and one that takes nothing of its responses, or
+// sends nothing of its bodies, holds the place of each such request for a whole
+// StallTimeout. So a single client can take all places, again and again. Where
+// that matters, put a proxy in front that limits each client.
+//
 // # Security
 //
 // Everybody who reaches the server can read and list all blobs. There is no
 // TLS and no other authentication: put a proxy in front, or set
 // [http.Server].TLSConfig, where that matters; without it the write token can
 // be overheard. Content is sent so that a browser runs none of it: with a
-// passive type, nosniff, and a Content-Security-Policy that denies everything.
+// passive type, nosniff, and a Content-Security-Policy that denies everything;
+// and pages from elsewhere cannot embed it.
 package blobhttp

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 
 	"github.com/cairnstore/cairn"
 )
@@ -58,6 +59,10 @@ func corruptText(err error) string {
 // fail answers with an error or, if a part of the body has been sent already,
 // closes the connection, so that nobody can take that part for the whole.
 func (h *handler) fail(w *response, r *http.Request, err error) {
+	var p *panicError
+	if errors.As(err, &p) {
+		panic(p) // in a goroutine where it ends only this connection
+	}
 	if w.gone {
 		panic(http.ErrAbortHandler)
 	}
@@ -66,11 +71,18 @@ func (h *handler) fail(w *response, r *http.Request, err error) {
 		h.log.Error("blobhttp: request failed", "method", r.Method, "path", r.URL.Path, "sent", w.sent, "err", err)
 	}
 	if w.sent {
+		// What has been verified is of use; and a client that has not even
+		// got the header would take that for a server that is gone.
+		w.extendWrite()
+		w.ctl.Flush()
 		panic(http.ErrAbortHandler)
 	}
 	header := w.Header()
-	for _, name := range []string{"Accept-Ranges", "Content-Length", "Content-Range", "Etag"} {
+	for _, name := range []string{"Accept-Ranges", "Content-Length", "Etag"} {
 		header.Del(name)
+	}
+	if a.code != http.StatusRequestedRangeNotSatisfiable {
+		header.Del("Content-Range") // the other errors are not about a range of the blob
 	}
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Type", "text/plain; charset=utf-8")
@@ -79,4 +91,20 @@ func (h *handler) fail(w *response, r *http.Request, err error) {
 	}
 	w.code = a.code
 	fmt.Fprintln(w, a.text) // the client may be gone
+}
+
+// A panicError is a panic of a goroutine that is not the server's, where it
+// would end the whole program.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("%v\n\n%s", e.value, e.stack) }
+
+// caught, when it is deferred, turns a panic into an error.
+func caught(err *error) {
+	if v := recover(); v != nil {
+		*err = &panicError{v, debug.Stack()}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/cairnstore/cairn"
@@ -42,9 +43,10 @@ type FetchOptions struct {
 	// counts as failed. Default (and if ≤ 0): 30 s.
 	StallTimeout time.Duration
 	// Progress, if not nil, is called with the bytes of responses that have
-	// been read so far, about once every MiB and after each response, from the
-	// goroutine that called Fetch. expected is how many there will be after
-	// the current response, if the server says so, or 0.
+	// been read so far, at the start and the end of each response, and in
+	// between about once every MiB and, while data arrives, four times a
+	// second, from the goroutine that called Fetch. expected is how many there
+	// will be after the current response, if the server says so, or 0.
 	Progress func(fetched, expected int64)
 }
 
@@ -107,11 +109,17 @@ type FetchReport struct {
 //
 // A request that fails, stalls or is answered with 408, 429 or 5xx is repeated
 // for what is missing then, as long as requests bring something; see
-// [FetchOptions]. Fetch returns nil once all that is wanted is stored. Other
-// errors: [*FalseDataError], without another attempt, for a server that sends
-// what is not the blob; [*StatusError], which is [cairn.ErrNotFound] if the
-// server has not got what is wanted; those of ctx, of the connection and of the
-// store. The report is right in any case.
+// [FetchOptions]. Not repeated is what cannot turn out differently, such as a
+// bad certificate or a redirect that leads nowhere. Fetch returns nil once all
+// that is wanted is stored.
+//
+// Other errors: [*FalseDataError] for a server that sends what is not the blob,
+// without another attempt, or responses that are well-formed for HTTP but too
+// short, when a whole row of them has brought nothing: a single one may come of
+// a proxy. [*StatusError], which is [cairn.ErrNotFound] if the server has not
+// got what is wanted. [io.ErrUnexpectedEOF] for connections that keep breaking
+// before the end of the response. Those of ctx, of the store, and others of the
+// connection. The report is right in any case.
 //
 // Several fetches of one blob from different servers may go on at once; each
 // asks for all that is missing when it asks.
@@ -144,24 +152,45 @@ type fetch struct {
 	hash   cairn.Hash
 	opts   *FetchOptions
 	url    *url.URL // of the blob's responses
+	from   string   // where the last answer came from, without a password
 	report FetchReport
 }
 
 func (f *fetch) setBase(base string) error {
 	u, err := url.Parse(base)
 	if err != nil {
-		return err
+		return addressError(base, err)
 	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if !isHTTP(u) {
+		if u.User == nil && strings.Contains(base, "@") {
+			return errAddress // the password may be in any part of it
+		}
 		return fmt.Errorf("%q is no http address", u.Redacted())
 	}
 	f.url = u.JoinPath("bao", f.hash.String())
 	return nil
 }
 
+func isHTTP(u *url.URL) bool {
+	return (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+var errAddress = errors.New("the server's address is not one of http")
+
+// addressError tells what is wrong with an address, but not the address, which
+// may have a password. If it can have one, of which the reason may quote a part,
+// the reason is not told either.
+func addressError(base string, err error) error {
+	var parsing *url.Error
+	if strings.Contains(base, "@") || !errors.As(err, &parsing) {
+		return errAddress
+	}
+	return fmt.Errorf("%w: %w", errAddress, parsing.Err)
+}
+
 // run sends requests until there is nothing left to ask for.
 func (f *fetch) run(ctx context.Context) error {
-	for idle := 0; ; {
+	for row := (failures{}); ; {
 		want, before, err := f.want(ctx)
 		if err != nil || want.IsEmpty() {
 			return err
@@ -176,19 +205,41 @@ func (f *fetch) run(ctx context.Context) error {
 			return statusErr
 		}
 		if after.Stored > before.Stored || after.SizeProven && !before.SizeProven {
-			idle = 0
-		} else if idle++; idle >= f.opts.attempts() {
-			if err == nil {
-				err = errEmpty
-			}
-			return fmt.Errorf("%d requests have brought nothing: %w", idle, err)
+			row = failures{}
+		} else if row.add(again); row.idle >= f.opts.attempts() {
+			return f.giveUp(row, err)
 		}
 		if again != nil {
-			if err := pause(ctx, f.delay(idle, again)); err != nil {
+			if err := pause(ctx, f.delay(row.idle, again)); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// failures are a row of requests that have brought nothing.
+type failures struct {
+	idle  int
+	short int // of them, those whose response was too short
+}
+
+func (r *failures) add(again *retryError) {
+	r.idle++
+	if again != nil && again.short {
+		r.short++
+	}
+}
+
+// giveUp returns the error of a fetch that ends with a row of failures. If all
+// of the responses were too short, though the connections were sound, the
+// server has them so.
+func (f *fetch) giveUp(row failures, err error) error {
+	if err == nil {
+		err = errEmpty
+	} else if row.short == row.idle {
+		err = &FalseDataError{f.from, f.hash, fmt.Errorf("its responses end early: %v", err)} // not a broken connection
+	}
+	return fmt.Errorf("%d requests in a row have brought nothing: %w", row.idle, err)
 }
 
 // errEmpty is what is wrong with responses that are right and of no use.

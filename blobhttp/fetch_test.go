@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -225,6 +227,213 @@ func TestFetchLies(t *testing.T) {
 			mustHave(t, s, data)
 		})
 	}
+}
+
+// TestFetchShort has every response end early, in ways of which HTTP knows that
+// they are the end, and in others.
+func TestFetchShort(t *testing.T) {
+	from := openStore(t, ":memory:", nil)
+	data := content(1, 20*bao.GroupSize+100)
+	h := add(t, from, data)
+	type frame struct {
+		name string
+		lie  bool
+		send func(w http.ResponseWriter, part []byte, whole int)
+	}
+	frames := []frame{
+		{"Content-Length", true, func(w http.ResponseWriter, part []byte, _ int) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(part)))
+			w.Write(part)
+		}},
+		{"chunked", true, func(w http.ResponseWriter, part []byte, _ int) {
+			w.(http.Flusher).Flush()
+			w.Write(part)
+		}},
+		{"closed", false, func(w http.ResponseWriter, part []byte, _ int) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			io.WriteString(conn, "HTTP/1.0 200 OK\r\n\r\n"+string(part))
+			conn.Close()
+		}},
+		{"broken", false, func(w http.ResponseWriter, part []byte, whole int) {
+			w.Header().Set("Content-Length", fmt.Sprint(whole))
+			w.Write(part)
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}},
+		{"no answer", false, func(http.ResponseWriter, []byte, int) { panic(http.ErrAbortHandler) }},
+	}
+	for _, keep := range []int{0, 4, 8, 100, -1} {
+		for _, f := range frames {
+			name := fmt.Sprintf("%s, %d bytes", f.name, keep)
+			s := openStore(t, ":memory:", nil)
+			server := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				whole := respond(t, from, h, r.URL.Query().Get("ranges"))
+				n := keep
+				if n < 0 {
+					n += len(whole)
+				}
+				f.send(w, whole[:n], len(whole))
+			})).URL
+			report, err := blobhttp.Fetch(t.Context(), s, server, h, &blobhttp.FetchOptions{RetryDelay: 1, Attempts: 3})
+			var lie *blobhttp.FalseDataError
+			if errors.As(err, &lie) != f.lie || errors.Is(err, cairn.ErrMismatch) != f.lie || errors.Is(err, io.ErrUnexpectedEOF) == f.lie {
+				t.Errorf("%s: %v", name, err)
+			}
+			requests, kept := 3, ""
+			if keep < 0 && f.name != "no answer" {
+				requests, kept = 4, "0..320" // the first has brought something
+			}
+			if err == nil || report.Requests != requests || !strings.Contains(err.Error(), "3 requests in a row have brought nothing") {
+				t.Errorf("%s: %+v, %v", name, report, err)
+			}
+			if got, err := s.Ranges(t.Context(), h); err != nil || got.String() != kept {
+				t.Errorf("%s: kept %v, %v, want %s", name, got, err, kept)
+			}
+		}
+	}
+}
+
+// TestFetchMixedFailures has a server that is not to blame for one short
+// response among other failures.
+func TestFetchMixedFailures(t *testing.T) {
+	from, s := openStore(t, ":memory:", nil), openStore(t, ":memory:", nil)
+	h := add(t, from, content(1, 100_000))
+	var requests atomic.Int64
+	server := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) < 3 {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	})).URL
+	_, err := blobhttp.Fetch(t.Context(), s, server, h, &blobhttp.FetchOptions{RetryDelay: 1, Attempts: 3})
+	if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, cairn.ErrMismatch) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestFetchHopeless counts the requests that come of what cannot change.
+func TestFetchHopeless(t *testing.T) {
+	s := openStore(t, ":memory:", nil)
+	plain := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch to := strings.Split(r.URL.Path, "/")[1]; to {
+		case "loop":
+			http.Redirect(w, r, r.URL.String(), http.StatusFound)
+		default:
+			w.Header().Set("Location", to+"://u:s3cret@x/")
+			w.WriteHeader(http.StatusFound)
+		}
+	})).URL
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	for _, base := range []string{plain + "/loop", plain + "/ftp", plain + "/file", secure.URL, strings.Replace(plain, "http", "https", 1)} {
+		report, err := blobhttp.Fetch(t.Context(), s, base, hashOf([]byte("x")), quickly)
+		if err == nil || report.Requests != 1 || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %+v, %v", base, report, err)
+		}
+	}
+}
+
+// TestFetchRedirected tells which server has lied.
+func TestFetchRedirected(t *testing.T) {
+	s := openStore(t, ":memory:", nil)
+	liar := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, strings.Repeat("<html>", 100))
+	})).URL
+	honest := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, strings.Replace(liar, "//", "//u:s3cret@", 1)+r.URL.Path, http.StatusFound)
+	})).URL
+	_, err := blobhttp.Fetch(t.Context(), s, honest, hashOf([]byte("x")), quickly)
+	var lie *blobhttp.FalseDataError
+	if !errors.As(err, &lie) || !strings.Contains(lie.URL, strings.TrimPrefix(liar, "http://")) || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestFetchPasswords has addresses with a password fail in every way.
+func TestFetchPasswords(t *testing.T) {
+	s := openStore(t, ":memory:", nil)
+	server := serve(t, blobhttp.NewHandler(s, nil)).URL
+	for _, base := range []string{
+		"http://u:s3cret@a b/", "http://u:s3cret/x@host/", "http://u:s3c%ret@host/", "http://u:s3cret@host:port/", "http://u:s3cret@host/\x00",
+		"u:s3cret@host/x", "ftp://u:s3cret@host", "//u:s3cret@host", ":u:s3cret@host",
+		strings.Replace(server, "//", "//u:s3cret@", 1), "http://u:s3cret@127.0.0.1:1/",
+	} {
+		if _, err := blobhttp.Fetch(t.Context(), s, base, hashOf([]byte("x")), quickly); err == nil || strings.Contains(err.Error(), "s3c") {
+			t.Errorf("%q: %v", base, err)
+		}
+	}
+	if _, err := blobhttp.Fetch(t.Context(), s, "://x", hashOf([]byte("x")), nil); err == nil || !strings.Contains(err.Error(), "missing protocol scheme") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestFetchRefusedText looks at what is told of an answer.
+func TestFetchRefusedText(t *testing.T) {
+	s := openStore(t, ":memory:", nil)
+	for _, tt := range []struct {
+		code       int
+		kind, text string
+		want       string
+	}{
+		{404, "text/plain; charset=utf-8", "no such\x1b[2J\r\nblob\u202e\xff\u200b!\n", "no such [2J blob !"},
+		{404, "Text/HTML", strings.Repeat("ä", 1000), strings.Repeat("ä", 200)},
+		{404, "application/json", "{}", ""},
+		{404, "", "x", ""},
+		{206, "text/plain", "a part", ""},
+	} {
+		server := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Content-Type"] = []string{tt.kind}
+			w.WriteHeader(tt.code)
+			io.WriteString(w, tt.text)
+		})).URL
+		_, err := blobhttp.Fetch(t.Context(), s, server, hashOf([]byte("x")), quickly)
+		var status *blobhttp.StatusError
+		if !errors.As(err, &status) || status.Text != tt.want {
+			t.Errorf("%d %s: %v", tt.code, tt.kind, err)
+		}
+	}
+}
+
+// TestFetchProgress has a slow server: the meter is told of the start, and then
+// often.
+func TestFetchProgress(t *testing.T) {
+	inBubble(t, ":memory:", func(t *testing.T, from *cairn.Store, _ *pipes) {
+		h := add(t, from, content(1, 100_000))
+		whole := respond(t, from, h, "all")
+		s, err := cairn.Open(t.Context(), ":memory:", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		server, client := overPipes(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(whole)))
+			for part := range slices.Chunk(whole, 1000) { // 10 s in all
+				w.(http.Flusher).Flush()
+				time.Sleep(100 * time.Millisecond)
+				w.Write(part)
+			}
+		})
+		var told []int64
+		last := time.Now()
+		_, err = blobhttp.Fetch(t.Context(), s, "http://x", h, &blobhttp.FetchOptions{Client: client, Progress: func(fetched, expected int64) {
+			if expected != int64(len(whole)) || time.Since(last) > 350*time.Millisecond {
+				t.Errorf("%d of %d bytes after %v", fetched, expected, time.Since(last))
+			}
+			told, last = append(told, fetched), time.Now()
+		}})
+		if err != nil || len(told) < 30 || len(told) > 60 || told[0] != 0 || told[len(told)-1] != int64(len(whole)) {
+			t.Errorf("%v: %v", told, err)
+		}
+		client.CloseIdleConnections()
+		server.Close()
+		time.Sleep(time.Second)
+		synctest.Wait()
+	})
 }
 
 func bytesOf(b []byte) io.Reader { return strings.NewReader(string(b)) }

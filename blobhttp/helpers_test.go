@@ -150,6 +150,7 @@ func try(t testing.TB, method, url, header string, body io.Reader) (*http.Respon
 func mustBeHarmless(t testing.TB, resp *http.Response) {
 	t.Helper()
 	if resp.Header.Get("X-Content-Type-Options") != "nosniff" ||
+		resp.Header.Get("Cross-Origin-Resource-Policy") != "same-origin" ||
 		resp.Header.Get("Content-Security-Policy") != "default-src 'none'; sandbox" {
 		t.Errorf("%v: %s: %v", resp.Request, resp.Status, resp.Header)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +43,31 @@ func TestAnswers(t *testing.T) {
 		if code != tt.code || text == "" || strings.Contains(text, "secret") {
 			t.Errorf("%v: %d %s, want %d", tt.err, code, text, tt.code)
 		}
+	}
+}
+
+// TestPanic has the goroutines that are not the server's panic. The server's
+// must get it, with the place where it was.
+func TestPanic(t *testing.T) {
+	for name, run := range map[string]func() error{
+		"pump":    func() error { return blobhttp.Pump(func() error { panic("oh no") }) },
+		"content": blobhttp.ReadNothing,
+	} {
+		err := run()
+		if err == nil || !strings.Contains(err.Error(), "goroutine") {
+			t.Errorf("%s: %v", name, err)
+		}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: the server's goroutine goes on", name)
+				}
+			}()
+			blobhttp.Fail(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), fmt.Errorf("wrapped: %w", err))
+		}()
+	}
+	if err := blobhttp.Pump(func() error { return io.EOF }); err != io.EOF {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -36,6 +36,7 @@ func pump(dst io.Writer, produce func(p *pipeline) error) (err error) {
 	var produced error // set before next is closed
 	go func() {
 		defer close(p.next)
+		defer caught(&produced)
 		produced = produce(p)
 	}()
 	for piece := range p.next {

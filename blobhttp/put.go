@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/cairnstore/cairn"
 	"github.com/cairnstore/cairn/bao"
@@ -24,6 +25,10 @@ func (h *handler) putBlob(w *response, r *http.Request, want *cairn.Hash) error 
 	}
 	if r.Header.Get("Content-Range") != "" {
 		return &statusError{http.StatusBadRequest, "a blob is added as a whole: no Content-Range"}
+	}
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		w.Header().Set("Accept-Encoding", "identity")
+		return &statusError{http.StatusUnsupportedMediaType, fmt.Sprintf("a blob is added as it is: no Content-Encoding %q", coding)}
 	}
 	if r.ContentLength > h.maxBody {
 		return &http.MaxBytesError{Limit: h.maxBody}

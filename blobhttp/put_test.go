@@ -142,6 +142,12 @@ func TestPutLimits(t *testing.T) {
 	if resp, _ := do(t, "PUT", server+"/blob", token+"|Content-Range: bytes 0-9/20", bytes.NewReader(large[:10])); resp.StatusCode != 400 {
 		t.Errorf("a part: %s", resp.Status)
 	}
+	for coding, code := range map[string]int{"gzip": 415, "identity, gzip": 415, "x": 415, "identity": 201, "Identity": 201} {
+		resp, _ := do(t, "PUT", server+"/blob", token+"|Content-Encoding: "+coding, bytes.NewReader(large[1:]))
+		if resp.StatusCode != code || (code == 415) != (resp.Header.Get("Accept-Encoding") == "identity") {
+			t.Errorf("Content-Encoding %s: %s, %v", coding, resp.Status, resp.Header)
+		}
+	}
 	for _, tt := range []struct {
 		name, request string
 		closeWrite    bool

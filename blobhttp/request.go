@@ -2,22 +2,27 @@ package blobhttp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/cairnstore/cairn"
 	"github.com/cairnstore/cairn/bao"
 )
 
 // A FalseDataError says that a server has sent what is not the blob, or claimed
-// a size that it cannot have. It is [cairn.ErrMismatch].
+// a size that it cannot have, or has only the beginnings of responses. It is
+// [cairn.ErrMismatch].
 type FalseDataError struct {
-	URL  string // without a password
+	URL  string // that the data came from, behind all redirects; without a password
 	Hash cairn.Hash
 	Err  error // what did not verify; not nil
 }
@@ -35,13 +40,17 @@ func (e *FalseDataError) Unwrap() error { return e.Err }
 // A StatusError is a server's answer that it does not send what was asked for.
 // If it says that it has not got it, that is [cairn.ErrNotFound].
 type StatusError struct {
-	URL  string // without a password
+	URL  string // that it came from, behind all redirects; without a password
 	Code int    // the HTTP status
-	Text string // the beginning of what the server says about it
+	Text string // the beginning of what the server says about it, if it is text; printable
 }
 
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("%s answers %d %s: %q", e.URL, e.Code, http.StatusText(e.Code), e.Text)
+	text := fmt.Sprintf("%s answers %d %s", e.URL, e.Code, http.StatusText(e.Code))
+	if e.Text != "" {
+		text += fmt.Sprintf(": %q", e.Text)
+	}
+	return text
 }
 
 // Is reports whether target is [cairn.ErrNotFound] and the answer is, too.
@@ -53,20 +62,21 @@ func (e *StatusError) Is(target error) bool {
 type retryError struct {
 	err   error
 	after time.Duration // how long the server asks to wait
+	short bool          // the response was well-formed for HTTP, but too short
 }
 
 func (e *retryError) Error() string { return e.err.Error() }
 func (e *retryError) Unwrap() error { return e.err }
 
-// maxErrorText is the most bytes that are read of an answer which is no
+// maxErrorText is the most characters that are told of an answer which is no
 // response.
-const maxErrorText = 512
+const maxErrorText = 200
 
 // request asks for ranges and stores the response.
 func (f *fetch) request(ctx context.Context, ranges bao.Ranges) error {
 	reqCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	body := &download{f: f, stall: f.opts.stallTimeout(), told: f.report.FetchedBytes}
+	body := &download{f: f, stall: f.opts.stallTimeout(), told: f.report.FetchedBytes, toldAt: time.Now()}
 	body.watch = time.AfterFunc(body.stall, func() {
 		cancel(fmt.Errorf("the server has sent nothing for %v", body.stall))
 	})
@@ -74,7 +84,7 @@ func (f *fetch) request(ctx context.Context, ranges bao.Ranges) error {
 	resp, err := f.send(reqCtx, ranges)
 	body.watch.Stop()
 	if err != nil {
-		return f.blame(ctx, reqCtx, err, true)
+		return f.blame(ctx, reqCtx, err, err)
 	}
 	defer resp.Body.Close()
 	body.resp = resp
@@ -82,9 +92,22 @@ func (f *fetch) request(ctx context.Context, ranges bao.Ranges) error {
 		return f.refusal(body)
 	}
 	body.expect(resp.ContentLength)
+	body.report()
 	err = f.store.ImportBao(reqCtx, f.hash, ranges, body)
 	body.report()
-	return f.blame(ctx, reqCtx, err, body.err != nil || errors.Is(err, io.ErrUnexpectedEOF))
+	otherwise := err
+	if body.err != nil || errors.Is(err, io.ErrUnexpectedEOF) {
+		otherwise = &retryError{err: brokenOff(err), short: body.whole()}
+	}
+	return f.blame(ctx, reqCtx, err, otherwise)
+}
+
+// brokenOff makes an error of a connection that has ended early recognisable.
+func brokenOff(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
 }
 
 func (f *fetch) send(ctx context.Context, ranges bao.Ranges) (*http.Response, error) {
@@ -100,13 +123,42 @@ func (f *fetch) send(ctx context.Context, ranges bao.Ranges) (*http.Response, er
 	// A compressed response would be unpacked on the way, to any length.
 	req.Header.Set("Accept-Encoding", "identity")
 	f.report.Requests++
-	return f.opts.client().Do(req)
+	f.from = f.url.Redacted()
+	resp, err := f.opts.client().Do(req)
+	switch {
+	case err == nil:
+		if resp.Request != nil {
+			f.from = resp.Request.URL.Redacted()
+		}
+		return resp, nil
+	case resp != nil || isHopeless(err): // with a response the client refuses a redirect
+		return nil, err
+	case errors.Is(err, io.EOF):
+		err = brokenOff(err)
+	}
+	return nil, &retryError{err: err}
 }
 
-// blame tells what an error of a request means, of which broken tells whether
-// the connection has had one. One of the store or of the caller's context
-// comes before those that it may have led to.
-func (f *fetch) blame(ctx, reqCtx context.Context, err error, broken bool) error {
+// isHopeless reports whether another request would end in the same way: at a
+// server whose certificate is bad, or that does not speak TLS, or at a redirect
+// to what is no http address.
+func isHopeless(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &certificate) || errors.Is(err, http.ErrSchemeMismatch) {
+		return true
+	}
+	var failed *url.Error
+	if !errors.As(err, &failed) {
+		return false
+	}
+	u, parseErr := url.Parse(failed.URL)
+	return parseErr == nil && !isHTTP(u)
+}
+
+// blame tells what an error of a request means: otherwise, if it is none of the
+// server's data and no stall. One of the store or of the caller's context comes
+// before those that it may have led to.
+func (f *fetch) blame(ctx, reqCtx context.Context, err, otherwise error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -115,13 +167,11 @@ func (f *fetch) blame(ctx, reqCtx context.Context, err error, broken bool) error
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, cairn.ErrMismatch), errors.Is(err, cairn.ErrTooLarge):
-		return &FalseDataError{f.url.Redacted(), f.hash, err}
+		return &FalseDataError{f.from, f.hash, err}
 	case reqCtx.Err() != nil: // it has stalled
 		return &retryError{err: context.Cause(reqCtx)}
-	case broken:
-		return &retryError{err: err}
 	}
-	return err
+	return otherwise
 }
 
 func isStoreError(err error) bool {
@@ -136,12 +186,24 @@ func isStoreError(err error) bool {
 // refusal returns the error for an answer that is no response.
 func (f *fetch) refusal(body *download) error {
 	resp := body.resp
-	text, _ := io.ReadAll(io.LimitReader(body, maxErrorText)) // an addition to the status
-	err := &StatusError{f.url.Redacted(), resp.StatusCode, strings.TrimSpace(string(text))}
+	err := &StatusError{URL: f.from, Code: resp.StatusCode}
+	kind := strings.ToLower(resp.Header.Get("Content-Type"))
+	if err.Code >= 400 && strings.HasPrefix(kind, "text/") {
+		text, _ := io.ReadAll(io.LimitReader(body, maxErrorText*utf8.UTFMax)) // an addition to the status
+		err.Text = printable(string(text))
+	}
 	if c := err.Code; c >= 500 || c == http.StatusRequestTimeout || c == http.StatusTooManyRequests {
-		return &retryError{err, retryAfter(resp.Header.Get("Retry-After"))}
+		return &retryError{err: err, after: retryAfter(resp.Header.Get("Retry-After"))}
 	}
 	return err
+}
+
+// printable returns the beginning of a text, in one line, without what could
+// harm a terminal.
+func printable(text string) string {
+	words := strings.FieldsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) || r == utf8.RuneError })
+	clean := []rune(strings.Join(words, " "))
+	return string(clean[:min(len(clean), maxErrorText)])
 }
 
 // retryAfter reads a number of seconds or a date.
@@ -155,8 +217,12 @@ func retryAfter(field string) time.Duration {
 	return 0
 }
 
-// progressStep is how many bytes are read between two reports.
-const progressStep = 1 << 20
+// progressStep and progressPause are how many bytes are read, and how long that
+// may take, between two reports.
+const (
+	progressStep  = 1 << 20
+	progressPause = 250 * time.Millisecond
+)
 
 // A download is a response's body: it counts, and ends a request whose server
 // sends nothing.
@@ -168,7 +234,16 @@ type download struct {
 
 	expected int64 // bytes of the fetch when the response is over, or 0
 	told     int64 // bytes of the fetch at the last report
+	toldAt   time.Time
+	ended    bool  // the body has
 	err      error // of the connection
+}
+
+// whole reports whether the body is all that the server meant to send, as far
+// as HTTP can tell. A body that ends with the connection may have been cut off.
+func (d *download) whole() bool {
+	framed := d.resp.ContentLength >= 0 || len(d.resp.TransferEncoding) > 0 || d.resp.ProtoMajor >= 2
+	return d.ended && d.err == nil && framed
 }
 
 func (d *download) expect(length int64) {
@@ -183,16 +258,18 @@ func (d *download) Read(p []byte) (int, error) {
 	n, err := d.resp.Body.Read(p)
 	d.watch.Stop()
 	d.f.report.FetchedBytes += int64(n)
-	if err != nil && err != io.EOF {
+	if err == io.EOF {
+		d.ended = true
+	} else if err != nil {
 		d.err = err
 	}
-	if d.f.report.FetchedBytes-d.told >= progressStep {
+	if d.f.report.FetchedBytes-d.told >= progressStep || n > 0 && time.Since(d.toldAt) >= progressPause {
 		d.report()
 	}
 	return n, err
 }
 
 func (d *download) report() {
-	d.told = d.f.report.FetchedBytes
+	d.told, d.toldAt = d.f.report.FetchedBytes, time.Now()
 	d.f.opts.progress(d.told, d.expected)
 }

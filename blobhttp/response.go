@@ -44,6 +44,7 @@ func newResponse(rw http.ResponseWriter, r *http.Request, stall time.Duration) *
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 	return w
 }
 
@@ -104,17 +105,24 @@ func (w *response) writePiece(p []byte) (int, error) {
 // error of src is kept in w.err.
 func (w *response) ReadFrom(src io.Reader) (written int64, err error) {
 	dst := &counter{w: w}
-	if limited, ok := src.(*io.LimitedReader); !ok {
-		_, err = io.Copy(dst, src)
-	} else if c, ok := limited.R.(*content); !ok { // the parts of a multipart response
-		_, err = io.Copy(dst, src)
-	} else if err = c.require(limited.N); err == nil {
+	if isContent(src) {
 		err = pump(dst, func(p *pipeline) error { return p.copyFrom(src) })
+	} else { // the parts of a multipart response
+		_, err = io.Copy(dst, src)
 	}
 	if !w.gone {
 		w.err = err
 	}
 	return dst.n, err
+}
+
+// isContent reports whether a reader is a limited one of a content.
+func isContent(r io.Reader) bool {
+	limited, ok := r.(*io.LimitedReader)
+	if ok {
+		_, ok = limited.R.(*content)
+	}
+	return ok
 }
 
 // A counter counts what is written through it.

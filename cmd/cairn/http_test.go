@@ -220,13 +220,20 @@ func TestInterruptedFetch(t *testing.T) {
 	}
 	db, hash := fill(t, bigBlob)
 	s := startServer(t, "", "--db", db)
+	stalled := make(chan struct{})
+	p := httptest.NewServer(proxy(s.addr, "stall", bigBlob/4, stalled))
+	defer p.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	go func() {
+		<-stalled
+		cancel()
+	}()
 	var out bytes.Buffer
-	args := []string{"--db", "other.db", "fetch", s.addr, hash}
-	if got := command.Run(ctx, args, nil, &out, canceller{cancel}); got != 1 {
+	if got := command.Run(ctx, []string{"--db", "other.db", "fetch", p.URL, hash}, nil, &out, io.Discard); got != 1 {
 		t.Errorf("status %d", got)
 	}
+	args := []string{"--db", "other.db", "fetch", s.addr, hash}
 	first, state := fetchLine(t, out.String())
 	if first >= bigBlob || state != "partial" {
 		t.Errorf("interrupted: %s", out.String())

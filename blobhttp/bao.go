@@ -47,7 +47,7 @@ func (h *handler) serveBao(w *response, r *http.Request, name string) error {
 			w.WriteHeader(http.StatusNotModified)
 			return nil
 		}
-	} else if err := h.requireRanges(r, hash, ranges); err != nil {
+	} else if err := h.requireRanges(w, r, hash, ranges); err != nil {
 		return err
 	}
 	if r.Method == http.MethodHead {
@@ -66,15 +66,24 @@ func (h *handler) serveBao(w *response, r *http.Request, name string) error {
 	return err
 }
 
-// requireRanges returns an error if a partial blob lacks some of the ranges.
-// An export finds that out, too, but looks for all of them at once.
-func (h *handler) requireRanges(r *http.Request, hash cairn.Hash, ranges bao.Ranges) error {
+// requireRanges returns an error if a partial blob lacks some of the ranges, and
+// tells the client what it has of them. An export finds that out, too, but looks
+// for all of them at once.
+func (h *handler) requireRanges(w *response, r *http.Request, hash cairn.Hash, ranges bao.Ranges) error {
 	blob, err := h.store.Blob(r.Context(), hash)
 	if err != nil {
 		return err
 	}
 	defer blob.Close()
-	return require(blob, blob.Size(), ranges)
+	err = require(blob, blob.Size(), ranges)
+	if errors.Is(err, cairn.ErrMissing) {
+		there, offerErr := offer(blob, blob.Size(), ranges)
+		if offerErr != nil {
+			return offerErr
+		}
+		w.Header().Set(rangesHeader, there.String())
+	}
+	return err
 }
 
 func (w *response) setLength(n int64) { w.Header().Set("Content-Length", strconv.FormatInt(n, 10)) }

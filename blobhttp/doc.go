@@ -27,7 +27,8 @@
 //
 // R is the text form of [bao.Ranges], up to 1024 ranges of chunks; without it
 // all are meant. The response of a complete blob has an ETag. A partial blob
-// answers for what it has.
+// answers for what it has; if it lacks some of R, the header Cairn-Ranges of the
+// answer 404 has the first ranges of R that are there.
 //
 // /blobs answers with an object: "blobs" is an array of objects with "hash",
 // "size" and "state", in the order of the hashes; "next", if there is more, is

@@ -103,8 +103,9 @@ type FetchReport struct {
 // routes of [NewHandler] into a store. It asks for what the store lacks, and
 // for nothing if that is nothing. What comes is verified as it comes and stored
 // as [cairn.Store.ImportBao] does; a failed fetch keeps all of it, and the next
-// one, from whatever server, goes on from there. While it goes on the blob is
-// protected from deletion. base is the address of the server: that of its
+// one, from whatever server, goes on from there. From a server that has only a
+// part of what is wanted it takes that part, and then fails as if the server had
+// nothing. While it goes on the blob is protected from deletion. base is the address of the server: that of its
 // routes without "/bao/HASH".
 //
 // A request that fails, stalls or is answered with 408, 429 or 5xx is repeated
@@ -148,12 +149,14 @@ func Fetch(ctx context.Context, store *cairn.Store, base string, hash cairn.Hash
 
 // A fetch is one call of Fetch. Its goroutine owns it.
 type fetch struct {
-	store  *cairn.Store
-	hash   cairn.Hash
-	opts   *FetchOptions
-	url    *url.URL // of the blob's responses
-	from   string   // where the last answer came from, without a password
-	report FetchReport
+	store *cairn.Store
+	hash  cairn.Hash
+	opts  *FetchOptions
+	url   *url.URL // of the blob's responses
+	from  string   // where the last answer came from, without a password
+	// offered is what the server has said that it has of what it was asked for.
+	offered bao.Ranges
+	report  FetchReport
 }
 
 func (f *fetch) setBase(base string) error {
@@ -195,9 +198,12 @@ func (f *fetch) run(ctx context.Context) error {
 		if err != nil || want.IsEmpty() {
 			return err
 		}
+		if offered := want.Intersect(f.offered); !offered.IsEmpty() {
+			want = offered
+		}
 		err = f.request(ctx, want.First(rangesPerRequest))
 		var again *retryError
-		if err != nil && !errors.As(err, &again) {
+		if err != nil && !errors.As(err, &again) && !f.takeOffer(err, want) {
 			return err
 		}
 		after, statusErr := f.store.Status(ctx, f.hash)
@@ -215,6 +221,17 @@ func (f *fetch) run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// takeOffer reports whether an error is the answer of a server that has only a
+// part of what is wanted. The next request then asks for that.
+func (f *fetch) takeOffer(err error, want bao.Ranges) bool {
+	var refused *StatusError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	f.offered = want.Intersect(refused.offered)
+	return !f.offered.IsEmpty()
 }
 
 // failures are a row of requests that have brought nothing.

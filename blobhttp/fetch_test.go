@@ -699,3 +699,52 @@ func TestFetchRetryAfter(t *testing.T) {
 		})
 	}
 }
+
+// TestFetchParts takes from each of two servers what it has.
+func TestFetchParts(t *testing.T) {
+	data := content(5, 100*bao.GroupSize+9)
+	hash := hashOf(data)
+	whole := openStore(t, ":memory:", nil)
+	add(t, whole, data)
+	var scattered bao.Ranges
+	for i := uint64(0); i < 90; i += 2 {
+		scattered = scattered.Union(bao.Chunks(i*16, i*16+16))
+	}
+	rest := bao.All().Minus(scattered)
+	store := openStore(t, ":memory:", nil)
+	for i, part := range []bao.Ranges{scattered, rest} {
+		half := openStore(t, ":memory:", nil)
+		copyRanges(t, whole, half, hash, part.String())
+		server := httptest.NewServer(blobhttp.NewHandler(half, nil))
+		defer server.Close()
+		report, err := blobhttp.Fetch(t.Context(), store, server.URL, hash, nil)
+		if i == 0 && !errors.Is(err, cairn.ErrNotFound) || i == 1 && err != nil {
+			t.Fatalf("part %d: %v", i, err)
+		}
+		if report.Requests > 6 {
+			t.Errorf("part %d: %d requests", i, report.Requests)
+		}
+		if got, err := store.Ranges(t.Context(), hash); err != nil || !part.Intersect(bao.Chunks(0, bao.ChunkCount(int64(len(data))))).Minus(got).IsEmpty() {
+			t.Errorf("part %d: has %v, %v", i, got, err)
+		}
+	}
+	if status, err := store.Status(t.Context(), hash); err != nil || status.State != cairn.Complete {
+		t.Errorf("%+v, %v", status, err)
+	}
+}
+
+// TestFetchFalseOffers: a server that offers what it then does not send is
+// asked a few times.
+func TestFetchFalseOffers(t *testing.T) {
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		w.Header().Set("Cairn-Ranges", "0..16")
+		http.NotFound(w, r)
+	}))
+	defer server.Close()
+	_, err := blobhttp.Fetch(t.Context(), openStore(t, ":memory:", nil), server.URL, hashOf([]byte("x")), nil)
+	if !errors.Is(err, cairn.ErrNotFound) || asked > 6 {
+		t.Errorf("asked %d times, then %v", asked, err)
+	}
+}

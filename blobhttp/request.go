@@ -43,6 +43,8 @@ type StatusError struct {
 	URL  string // that it came from, behind all redirects; without a password
 	Code int    // the HTTP status
 	Text string // the beginning of what the server says about it, if it is text; printable
+
+	offered bao.Ranges // what the server has of what was asked for
 }
 
 func (e *StatusError) Error() string {
@@ -191,6 +193,10 @@ func (f *fetch) refusal(body *download) error {
 	if err.Code >= 400 && strings.HasPrefix(kind, "text/") {
 		text, _ := io.ReadAll(io.LimitReader(body, maxErrorText*utf8.UTFMax)) // an addition to the status
 		err.Text = printable(string(text))
+	}
+	if err.Code == http.StatusNotFound {
+		// What cannot be read is no offer.
+		err.offered, _ = bao.ParseRanges(resp.Header.Get(rangesHeader))
 	}
 	if c := err.Code; c >= 500 || c == http.StatusRequestTimeout || c == http.StatusTooManyRequests {
 		return &retryError{err: err, after: retryAfter(resp.Header.Get("Retry-After"))}

@@ -51,7 +51,7 @@ var segments = sync.Pool{New: func() any { return new([segmentSize]byte) }}
 
 // Add stores what r has, to its end, and returns a temp tag of its hash. It
 // reads once, and holds a few MiB however much there is. Content that is in
-// the store already is not stored again.
+// the store already is not stored again; that of a partial blob completes it.
 //
 // When Add returns nil, the blob is durable, as [Options.Durability] says. On
 // an error of r or of the store, and when ctx is cancelled, nothing of it

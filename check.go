@@ -355,6 +355,11 @@ func (c *checker) markedRows(b checkedBlob, rows, presence *walk) error {
 		if err := c.pathsOf(b, first, marked); err != nil {
 			return err
 		}
+		if last := bao.Groups(b.size) - 1 - first; !b.proven && last >= 0 && last < groupRun && marked>>last&1 == 1 {
+			if err := c.report("blob", b.hash, "the size is not proven, though the last group is there"); err != nil {
+				return err
+			}
+		}
 	}
 	if stored != b.stored {
 		return c.report("blob", b.hash, "%d bytes stored, not %d", stored, b.stored)

@@ -28,9 +28,9 @@ const importAge = 20 * time.Millisecond
 // ones ([bao.Ranges.Groups]). The blob becomes complete with its last group.
 // While groups keep coming, up to 64 of them wait in memory for a fraction of a
 // second; those that a peer sends before it falls silent wait until it goes on,
-// hangs up, or r ends. When ImportBao returns, with or without an
-// error, everything that verified before is stored; when it returns nil, or any
-// error but one of storing, that is durable as [Options.Durability] says.
+// hangs up, or r ends. When ImportBao returns, all whole groups that verified
+// are stored and durable, as [Options.Durability] says, unless its error is one
+// of storing.
 //
 // The blob is protected from deletion during the import. Hold a [TempTag] to
 // protect it longer.
@@ -199,7 +199,7 @@ func (im *importer) leave(chunk uint64) {
 // leaf puts a whole group into the batch.
 func (im *importer) leaf(part bao.Part) error {
 	im.leave(part.Start)
-	group := int64(part.Start / chunkOf(1))
+	group := int64(part.Start / groupChunks)
 	if part.Start != chunkOf(group) || len(part.Data) < bao.GroupLen(im.decoder.Size(), group) {
 		return nil // a part of a group cannot be kept
 	}

@@ -102,12 +102,13 @@ func (s *Store) children(ctx context.Context, blob blobRow, present bao.Ranges, 
 	return nil
 }
 
-// eachHash calls f with each hash that r has.
+// eachHash calls f with each hash that r has. A rest that is none, which only a
+// damaged database can have, is left out.
 func eachHash(r io.Reader, f func(Hash) error) error {
 	buf := make([]byte, bao.GroupSize)
 	for {
 		n, err := io.ReadFull(r, buf)
-		for rest := buf[:n]; len(rest) > 0; rest = rest[len(Hash{}):] {
+		for rest := buf[:n]; len(rest) >= len(Hash{}); rest = rest[len(Hash{}):] {
 			if err := f(Hash(rest)); err != nil {
 				return err
 			}

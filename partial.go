@@ -47,8 +47,9 @@ func presentChunks(conn *sqlite.Conn, blob blobRow, want bao.Ranges) (bao.Ranges
 	case Complete:
 		return want, nil
 	}
-	var present, ranges = []uint64(nil), want.Bounds() // all closed
-	next := int64(0)                                   // the first bitmap that has not been read
+	ranges := want.Bounds() // in pairs: none is open
+	var present []uint64
+	next := int64(0) // the first group whose bitmap has not been read
 	for i := 0; i < len(ranges); i += 2 {
 		first := max(next, int64(ranges[i])/groupChunks&^(groupRun-1))
 		last := int64(ranges[i+1]-1) / groupChunks

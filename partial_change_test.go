@@ -386,3 +386,27 @@ func TestBlobMissing(t *testing.T) {
 	_, err = b.Missing(bao.All())
 	mustBe(t, err, cairn.ErrClosed)
 }
+
+// TestMissingOfDamaged: a database that contradicts itself about the size of a
+// hash sequence does no harm.
+func TestMissingOfDamaged(t *testing.T) {
+	path := tempPath(t)
+	s := open(t, path, nil)
+	data := content(3, bao.GroupSize+31)
+	importRanges(t, s, data, "16..17")
+	s.Close()
+	sql(t, path, `update blob set proven = 0`)
+	s = open(t, path, nil)
+	wants := 0
+	for w, err := range s.Missing(t.Context(), cairn.HashAndFormat{Hash: hashOf(data), Format: cairn.HashSeq}) {
+		if wants++; err != nil || w.Hash != hashOf(data) {
+			t.Errorf("%v, %v", w, err)
+		}
+	}
+	if wants != 1 {
+		t.Errorf("%d wants", wants)
+	}
+	if problems(t, s) == 0 {
+		t.Error("Check found nothing")
+	}
+}

@@ -390,7 +390,7 @@ func TestSparse(t *testing.T) {
 	if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
 		t.Errorf("%d bytes allocated", used)
 	}
-	if rows, tiles, bitmaps := count(t, s, "row"), count(t, s, "outboard"), count(t, s, "presence"); rows != 3 || tiles > 3*5 || bitmaps != 3 {
+	if rows, tiles, bitmaps := count(t, s, "row"), count(t, s, "outboard"), count(t, s, "presence"); rows != 3 || tiles != 10 || bitmaps != 3 {
 		t.Errorf("%d rows, %d tiles, %d bitmaps", rows, tiles, bitmaps)
 	}
 	mustBeSound(t, s)

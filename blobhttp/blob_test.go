@@ -183,7 +183,7 @@ func TestCostOfGaps(t *testing.T) {
 	} {
 		cost := func(h cairn.Hash) uint64 {
 			least := ^uint64(0) // what the store keeps for the next time is paid once
-			for range 3 {
+			for range 20 {      // the race detector has pools forget some
 				r := httptest.NewRequest(tt.method, fmt.Sprintf(tt.path, h), nil)
 				r.Header.Set("Range", tt.ranges)
 				w := httptest.NewRecorder()

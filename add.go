@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
@@ -59,11 +58,23 @@ var segments = sync.Pool{New: func() any { return new([segmentSize]byte) }}
 // next Open removes. Errors: those of r and ctx, [ErrFull], [ErrReadOnly],
 // [ErrClosed], and [ErrTooLarge] for more than [MaxBlobSize].
 func (s *Store) Add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTag, error) {
-	tag, err := s.add(ctx, r, opts)
+	tag, err := s.add(ctx, r, opts, nil)
 	if err != nil {
 		return nil, fmt.Errorf("add: %w", err)
 	}
 	return tag, nil
+}
+
+// A link is what else is to happen in the transaction that makes a blob visible,
+// or finds it there, such as that a key comes to name it. The writer calls it.
+// With a link, the blob is not one in its own right.
+type link func(conn *sqlite.Conn, blob blobRow) error
+
+func (l link) run(conn *sqlite.Conn, blob blobRow) error {
+	if l == nil {
+		return nil
+	}
+	return l(conn, blob)
 }
 
 // AddBytes stores content as [Store.Add] does. It does not keep the slice.
@@ -71,14 +82,14 @@ func (s *Store) AddBytes(ctx context.Context, content []byte, opts *AddOptions) 
 	if len(content) >= segmentSize || s.writer == nil {
 		return s.Add(ctx, bytes.NewReader(content), opts)
 	}
-	tag, err := s.addSmall(ctx, content, opts)
+	tag, err := s.addSmall(ctx, content, opts, nil)
 	if err != nil {
 		return nil, fmt.Errorf("add: %w", err)
 	}
 	return tag, nil
 }
 
-func (s *Store) add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTag, error) {
+func (s *Store) add(ctx context.Context, r io.Reader, opts *AddOptions, then link) (*TempTag, error) {
 	if s.writer == nil {
 		return nil, ErrReadOnly
 	}
@@ -88,13 +99,13 @@ func (s *Store) add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTa
 	buf := segments.Get().(*[segmentSize]byte)
 	n, err := readSegment(ctx, r, buf)
 	if err == nil { // not the end: there is more than one segment
-		return s.addLarge(ctx, r, buf, opts)
+		return s.addLarge(ctx, r, buf, opts, then)
 	}
 	defer segments.Put(buf)
 	if err != io.EOF {
 		return nil, err
 	}
-	return s.addSmall(ctx, buf[:n], opts)
+	return s.addSmall(ctx, buf[:n], opts, then)
 }
 
 // readSegment fills buf from r. It returns io.EOF with whatever came before
@@ -122,9 +133,12 @@ func readSegment(ctx context.Context, r io.Reader, buf *[segmentSize]byte) (n in
 }
 
 // addSmall stores a segment at most, in one transaction.
-func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*TempTag, error) {
+func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, then link) (*TempTag, error) {
 	defer s.dropLeftovers(ctx)
 	opts.progress(int64(len(data)))
+	if err := s.capacity.admits(int64(len(data))); err != nil {
+		return nil, err
+	}
 	var tiles []tile
 	builder := bao.Builder{Emit: collectTiles(&tiles)}
 	if err := hashSegment(&builder, data, 0, len(data) <= bao.GroupSize); err != nil {
@@ -136,40 +150,29 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions) (*T
 	}
 	hash := Hash(root)
 	// Protection begins before the first row is written.
-	if err := s.guard.hold(ctx, hash); err != nil {
+	if err := s.guard.hold(ctx, subject{hash: hash}); err != nil {
 		return nil, err
 	}
-	var partial int64 // the id of a partial blob that it replaces
 	err = s.replace(ctx, hash, int64(len(data)), func(conn *sqlite.Conn) error {
-		partial = 0
-		now := time.Now().UnixNano()
-		id := s.newID()
-		inserted, err := insertBlob(conn, id, hash, int64(len(data)), now)
+		blob := blobRow{id: s.newID(), hash: hash, Status: Status{State: Complete, Size: int64(len(data))}}
+		old, err := s.insertBlob(conn, blob, then == nil)
 		if err != nil {
 			return err
 		}
-		if !inserted {
-			old, err := touchBlob(conn, hash, now)
-			if err != nil || old.State == Complete {
-				return err
-			}
-			// What is there of it gives way. It is small, as this is.
-			partial = old.id
-			if err := removeBlob(conn, partial); err != nil {
-				return err
-			}
-			if _, err := insertBlob(conn, id, hash, int64(len(data)), now); err != nil {
-				return err
-			}
+		if old.State == Complete {
+			return then.run(conn, old)
 		}
-		return insertSegment(conn, id, 0, data, tiles)
+		if err := insertSegment(conn, blob.id, 0, data, tiles); err != nil {
+			return err
+		}
+		if err := then.run(conn, blob); err != nil {
+			return err
+		}
+		return s.survived(conn, blob.id)
 	})
 	if err != nil {
-		s.guard.release(hash)
+		s.guard.release(subject{hash: hash})
 		return nil, err
-	}
-	if partial != 0 {
-		s.tiles.drop(partial)
 	}
 	return s.newTempTag(HashAndFormat{hash, opts.format()}), nil
 }
@@ -217,26 +220,45 @@ func hashGroup(data []byte, group int64, root bool) bao.CV {
 	return bao.GroupCV(buf, copy(buf[:], data), group, root)
 }
 
-// insertBlob makes the row of a complete blob, unless there is one of its hash.
-func insertBlob(conn *sqlite.Conn, id int64, hash Hash, size, now int64) (inserted bool, err error) {
+// insertBlob makes the row of a complete blob. If there is a complete one of its
+// hash, it returns that, and notes its use; a partial one gives way. free tells
+// that somebody has added the blob in its own right.
+func (s *Store) insertBlob(conn *sqlite.Conn, blob blobRow, free bool) (old blobRow, err error) {
 	stmt := prep(conn, "blob_insert")
-	stmt.SetInt64(":id", id)
-	stmt.SetBytes(":hash", hash[:])
-	stmt.SetInt64(":size", size)
-	stmt.SetInt64(":now", now)
-	err = exec(stmt)
-	return conn.Changes() > 0, err
+	stmt.SetInt64(":id", blob.id)
+	stmt.SetBytes(":hash", blob.hash[:])
+	stmt.SetInt64(":size", blob.Size)
+	stmt.SetInt64(":now", s.uses.now())
+	stmt.SetBool(":added", free)
+	if err := exec(stmt); err != nil || conn.Changes() > 0 {
+		return blobRow{}, err
+	}
+	if old, err = s.touchBlob(conn, blob.hash, free); err != nil || old.State == Complete {
+		return old, err
+	}
+	// What is there of it is small, as this is.
+	if err := unname(conn, old.id); err != nil {
+		return blobRow{}, err
+	}
+	if _, err := s.insertBlob(conn, blob, free); err != nil {
+		return blobRow{}, err
+	}
+	if err := supersede(conn, old.id, blob.id); err != nil {
+		return blobRow{}, err
+	}
+	return old, removeBlob(conn, old.id)
 }
 
 // touchBlob looks for a blob and, if it is complete, notes its use.
-func touchBlob(conn *sqlite.Conn, hash Hash, now int64) (blobRow, error) {
+func (s *Store) touchBlob(conn *sqlite.Conn, hash Hash, free bool) (blobRow, error) {
 	blob, err := findBlob(conn, hash)
 	if err != nil || blob.State != Complete {
 		return blob, err
 	}
-	stmt := prep(conn, "blob_touch")
+	stmt := prep(conn, "blob_readd")
 	stmt.SetInt64(":id", blob.id)
-	stmt.SetInt64(":now", now)
+	stmt.SetInt64(":now", s.uses.now())
+	stmt.SetBool(":added", free)
 	return blob, exec(stmt)
 }
 
@@ -281,6 +303,7 @@ func tileID(blob int64, t bao.Tile) int64 {
 // segment a transaction, while the next segment is read and hashed.
 type largeAdd struct {
 	steps
+	then    link
 	builder bao.Builder
 	tiles   []tile // complete, not yet handed to the writer
 	size    int64
@@ -288,8 +311,8 @@ type largeAdd struct {
 }
 
 // addLarge stores the full first segment and the rest of r.
-func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]byte, opts *AddOptions) (_ *TempTag, err error) {
-	a := &largeAdd{steps: steps{s: s, ctx: ctx}}
+func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]byte, opts *AddOptions, then link) (_ *TempTag, err error) {
+	a := &largeAdd{steps: steps{s: s, ctx: ctx}, then: then}
 	a.builder.Emit = collectTiles(&a.tiles)
 	defer func() {
 		if err != nil {
@@ -326,6 +349,9 @@ func (a *largeAdd) segment(buf *[segmentSize]byte, n int) error {
 	if a.size += int64(n); a.size > MaxBlobSize {
 		return ErrTooLarge
 	}
+	if err := a.s.capacity.admits(a.size); err != nil {
+		return err
+	}
 	if err := hashSegment(&a.builder, buf[:n], group, false); err != nil {
 		return err
 	}
@@ -335,7 +361,13 @@ func (a *largeAdd) segment(buf *[segmentSize]byte, n int) error {
 		if err := a.stage(conn, group == 0); err != nil {
 			return err
 		}
-		return insertSegment(conn, a.id, group, buf[:n], tiles)
+		if err := insertSegment(conn, a.id, group, buf[:n], tiles); err != nil {
+			return err
+		}
+		stmt := prep(conn, "blob_grow")
+		stmt.SetInt64(":id", a.id)
+		stmt.SetInt64(":bytes", int64(n))
+		return exec(stmt)
 	}, nil, buf)
 }
 
@@ -362,7 +394,7 @@ func (a *largeAdd) stage(conn *sqlite.Conn, first bool) error {
 	a.id = a.s.newID()
 	stmt := prep(conn, "blob_stage")
 	stmt.SetInt64(":id", a.id)
-	stmt.SetInt64(":now", time.Now().UnixNano())
+	stmt.SetInt64(":now", a.s.uses.now())
 	return exec(stmt)
 }
 
@@ -379,47 +411,67 @@ func (a *largeAdd) publish() (Hash, error) {
 	if err := a.settleAll(); err != nil {
 		return Hash{}, err
 	}
-	if err := a.s.guard.hold(a.ctx, hash); err != nil {
+	if err := a.s.guard.hold(a.ctx, subject{hash: hash}); err != nil {
 		return Hash{}, err
 	}
 	var rest int64 // the blob to discard: ours, the partial one, or none
-	err = a.s.replace(a.ctx, hash, 0, func(conn *sqlite.Conn) error {
-		if a.lost != nil {
-			return a.lost
-		}
-		now := time.Now().UnixNano()
-		old, err := touchBlob(conn, hash, now)
-		if err != nil {
-			return err
-		}
-		if old.State == Complete {
-			rest = a.id
-			return nil
-		}
-		if rest = old.id; old.State == Partial {
-			if err := hideBlob(conn, old.id); err != nil {
-				return err
-			}
-		}
-		stmt := prep(conn, "blob_publish")
-		stmt.SetInt64(":id", a.id)
-		stmt.SetBytes(":hash", hash[:])
-		stmt.SetInt64(":size", a.size)
-		stmt.SetInt64(":now", now)
-		if err := exec(stmt); err != nil {
-			return err
-		}
-		return insertTiles(conn, a.id, a.tiles)
+	err = a.s.replace(a.ctx, hash, 0, func(conn *sqlite.Conn) (err error) {
+		rest, err = a.store(conn, hash)
+		return err
 	})
 	if err != nil {
-		a.s.guard.release(hash)
+		a.s.guard.release(subject{hash: hash})
 		return Hash{}, err
 	}
 	if rest != 0 {
-		a.s.tiles.drop(rest)
 		a.s.discard(a.ctx, rest)
 	}
 	return hash, nil
+}
+
+// store makes the blob visible, in publish's transaction, and returns the one
+// whose rows are to be discarded.
+func (a *largeAdd) store(conn *sqlite.Conn, hash Hash) (rest int64, err error) {
+	if a.lost != nil {
+		return 0, a.lost
+	}
+	old, err := a.s.touchBlob(conn, hash, a.then == nil)
+	if err != nil {
+		return 0, err
+	}
+	if old.State == Complete {
+		if err := hideBlob(conn, a.id); err != nil { // it is not kept
+			return 0, err
+		}
+		return a.id, a.then.run(conn, old)
+	}
+	if old.State == Partial {
+		if err := unname(conn, old.id); err != nil {
+			return 0, err
+		}
+	}
+	stmt := prep(conn, "blob_publish")
+	stmt.SetInt64(":id", a.id)
+	stmt.SetBytes(":hash", hash[:])
+	stmt.SetInt64(":size", a.size)
+	stmt.SetInt64(":now", a.s.uses.now())
+	stmt.SetBool(":added", a.then == nil)
+	if err := exec(stmt); err != nil {
+		return 0, err
+	}
+	if old.State == Partial {
+		if err := supersede(conn, old.id, a.id); err != nil {
+			return 0, err
+		}
+	}
+	if err := insertTiles(conn, a.id, a.tiles); err != nil {
+		return 0, err
+	}
+	blob := blobRow{id: a.id, hash: hash, Status: Status{State: Complete, Size: a.size}}
+	if err := a.then.run(conn, blob); err != nil {
+		return 0, err
+	}
+	return old.id, a.s.survived(conn, a.id)
 }
 
 // abandon removes what has been written of a blob that will not be.

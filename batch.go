@@ -69,7 +69,16 @@ type request struct {
 
 	claimed atomic.Bool // by the writer, to run it, or by its cancelled waiter
 	started bool        // claimed by the writer, which owns this
-	done    chan error  // gets the outcome; buffered
+	retried bool        // after a look at what is protected; the writer owns this
+
+	done chan struct{} // closed by answer, which sets err before
+	err  error
+}
+
+// answer tells the outcome, once.
+func (req *request) answer(err error) {
+	req.err = err
+	close(req.done)
 }
 
 // A writer owns the writing connection. Three goroutines work for it: run
@@ -79,6 +88,7 @@ type request struct {
 type writer struct {
 	conn     *sqlite.Conn // used by run only
 	pool     *pool
+	keeper   *keeper
 	durable  bool
 	queue    chan *request
 	room     *semaphore.Weighted // queueBytes
@@ -102,10 +112,11 @@ type writer struct {
 	failed atomic.Pointer[error]
 }
 
-func newWriter(conn *sqlite.Conn, p *pool, db *dbFile, durability Durability, log *slog.Logger) (*writer, error) {
+func newWriter(conn *sqlite.Conn, p *pool, k *keeper, db *dbFile, durability Durability, log *slog.Logger) (*writer, error) {
 	w := &writer{
 		conn:   conn,
 		pool:   p,
+		keeper: k,
 		db:     db,
 		queue:  make(chan *request, queueBytes/requestOverhead), // never full
 		room:   semaphore.NewWeighted(queueBytes),
@@ -139,7 +150,7 @@ func (w *writer) start(name string, f func()) {
 // (or, with Relaxed, committed). Until run has begun, ctx can withdraw it;
 // then its outcome is waited for. For after see [request].
 func (w *writer) submit(ctx context.Context, cost int64, run func(conn *sqlite.Conn) error, after func()) error {
-	req := &request{ctx: ctx, run: run, after: after, cost: cost + requestOverhead, done: make(chan error, 1)}
+	req := &request{ctx: ctx, run: run, after: after, cost: cost + requestOverhead, done: make(chan struct{})}
 	if err := w.enqueue(req); err != nil {
 		return err
 	}
@@ -149,13 +160,26 @@ func (w *writer) submit(ctx context.Context, cost int64, run func(conn *sqlite.C
 // enqueue waits for room in the queue and puts the request there. The answer
 // comes on req.done.
 func (w *writer) enqueue(req *request) error {
-	if err := req.ctx.Err(); err != nil {
-		return context.Cause(req.ctx)
-	}
 	req.cost = min(req.cost, queueBytes)
-	if err := w.room.Acquire(req.ctx, req.cost); err != nil {
-		return context.Cause(req.ctx)
+	if err := w.reserve(req.ctx, req.cost); err != nil {
+		return err
 	}
+	return w.push(req)
+}
+
+// reserve waits for room in the queue.
+func (w *writer) reserve(ctx context.Context, cost int64) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := w.room.Acquire(ctx, cost); err != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// push puts a request into the queue, for which room has been reserved.
+func (w *writer) push(req *request) error {
 	w.closeMu.RLock()
 	defer w.closeMu.RUnlock()
 	if w.closed {
@@ -169,14 +193,14 @@ func (w *writer) enqueue(req *request) error {
 // wait returns the outcome of a queued request.
 func (req *request) wait() error {
 	select {
-	case err := <-req.done:
-		return err
+	case <-req.done:
 	case <-req.ctx.Done():
 		if req.claimed.CompareAndSwap(false, true) {
 			return context.Cause(req.ctx)
 		}
-		return <-req.done
+		<-req.done
 	}
+	return req.err
 }
 
 // claim reports whether the writer may run the request: it may, unless the
@@ -229,7 +253,6 @@ func (w *writer) runBatch(first *request) {
 	if len(committed) == 0 {
 		return
 	}
-	w.committed(committed)
 	w.synced <- committed
 	if w.ckpt != nil {
 		w.ckpt.wrote(batch.bytes, len(committed))
@@ -347,15 +370,17 @@ func (b *batch) wantsSync() bool {
 func (b *batch) execute() (committed []*request) {
 	for {
 		if err := b.begin(); err != nil {
+			b.rollback()
 			answer(b.waiting, mapSQLite(err))
 			b.giveBack()
 			return nil
 		}
-		if b.runAll() {
+		if b.runAll() && b.settle() {
 			break
 		}
-		// SQLite has rolled back the whole transaction, the neighbours' part
-		// included: they run again, without the one that failed.
+		// The whole transaction has been rolled back, the neighbours' part
+		// included: they run again, without the one that failed or after what
+		// the transaction must not take away has been protected.
 		b.waiting = append(b.done, b.waiting...)
 		b.done = nil
 	}
@@ -369,9 +394,7 @@ func (b *batch) execute() (committed []*request) {
 		b.giveBack()
 	}
 	if err != nil {
-		if !b.w.conn.AutocommitEnabled() {
-			exec(b.w.conn.Prep("rollback"))
-		}
+		b.rollback()
 		err = mapSQLite(fmt.Errorf("commit: %w", err))
 		if errors.Is(err, ErrFull) && b.w.ckpt != nil {
 			// What the WAL holds already may be room for the next batch.
@@ -380,14 +403,44 @@ func (b *batch) execute() (committed []*request) {
 		answer(b.done, err)
 		return nil
 	}
+	b.w.committed(b.done)
+	b.w.keeper.committed() // wakes those who then look at what is gone
 	return b.done
 }
 
+// settle has the keeper look at what the transaction takes away, and reports
+// whether it may be committed. If not, it is rolled back.
+func (b *batch) settle() bool {
+	ok, err := b.w.keeper.settle(b.w.conn)
+	if err != nil {
+		answer(b.done, mapSQLite(err))
+		b.done = nil
+	}
+	if !ok || err != nil {
+		b.rollback()
+		return false
+	}
+	return true
+}
+
+// rollback ends the transaction, if SQLite has not, and takes back what the
+// keeper noted of it.
+func (b *batch) rollback() {
+	if !b.w.conn.AutocommitEnabled() {
+		exec(b.w.conn.Prep("rollback"))
+	}
+	b.w.keeper.rolledBack()
+}
+
 func (b *batch) begin() error {
+	b.w.keeper.mark = make(chan struct{})
 	if failed := b.w.failed.Load(); failed != nil {
 		return *failed
 	}
-	return exec(b.w.conn.Prep("begin immediate"))
+	if err := exec(b.w.conn.Prep("begin immediate")); err != nil {
+		return err
+	}
+	return b.w.keeper.begin(b.w.conn)
 }
 
 // giveBack returns the result that takeSynced took, because no sync follows.
@@ -399,7 +452,7 @@ func (b *batch) giveBack() {
 }
 
 // runAll runs the requests of the batch, as long as it takes some. It reports
-// whether the transaction is still open.
+// whether the transaction is still open; if not, it has been rolled back.
 func (b *batch) runAll() bool {
 	for b.more() {
 		req := b.waiting[0]
@@ -407,33 +460,35 @@ func (b *batch) runAll() bool {
 		if !req.claim() {
 			continue
 		}
-		err, gone := b.attempt(req)
-		if err != nil {
-			answer([]*request{req}, mapSQLite(err))
-		} else {
+		before := req.cost
+		err := b.attempt(req)
+		b.bytes += req.cost - before // others may have joined it
+		switch {
+		case err == nil:
 			b.done = append(b.done, req)
+			continue
+		case isCrowded(err) && !req.retried && b.w.keeper.stale():
+			// The table pin says too much. The next transaction mends it.
+			req.retried = true
+			b.waiting = append([]*request{req}, b.waiting...)
+		default:
+			req.answer(mapSQLite(err))
+			if len(b.done) > 0 && !b.w.conn.AutocommitEnabled() {
+				continue
+			}
 		}
-		if gone {
-			return false
-		}
+		b.rollback()
+		return false
 	}
 	return true
 }
 
-// attempt runs one request in a savepoint. gone tells that its failure has
-// ended the transaction.
-func (b *batch) attempt(req *request) (err error, gone bool) {
-	conn := b.w.conn
-	if len(b.done) == 0 { // the first one's savepoint is the transaction
-		if err := req.run(conn); err != nil {
-			if conn.AutocommitEnabled() {
-				return err, true
-			}
-			return errors.Join(err, exec(conn.Prep("rollback"))), true
-		}
-		return nil, false
+// attempt runs one request, in a savepoint; the first one's is the transaction.
+func (b *batch) attempt(req *request) error {
+	if len(b.done) == 0 {
+		return req.run(b.w.conn)
 	}
-	return inSavepoint(conn, req), conn.AutocommitEnabled()
+	return inSavepoint(b.w.conn, req)
 }
 
 // inSavepoint runs a request in a savepoint of the open transaction. If it
@@ -454,7 +509,7 @@ func inSavepoint(conn *sqlite.Conn, req *request) error {
 
 func answer(reqs []*request, err error) {
 	for _, req := range reqs {
-		req.done <- err
+		req.answer(err)
 	}
 }
 
@@ -503,7 +558,7 @@ func answerLazy(batch []*request) (waiting []*request) {
 	waiting = batch[:0]
 	for _, req := range batch {
 		if req.lazy {
-			req.done <- nil
+			req.answer(nil)
 		} else {
 			waiting = append(waiting, req)
 		}

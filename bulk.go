@@ -45,7 +45,7 @@ const (
 // returns the request that ended it, which is still to be run; nil if there is
 // none. Without bulk mode that is req.
 func (w *writer) runBulk(req *request) (next *request) {
-	if w.ckpt == nil || w.bulkRest > 0 || w.failed.Load() != nil {
+	if w.ckpt == nil || w.bulkRest > 0 || w.failed.Load() != nil || w.keeper.limited.Load() {
 		return req
 	}
 	if !w.enterBulk() {
@@ -137,7 +137,7 @@ func (w *writer) bulkTransaction(req *request, behind writeBehind) (next *reques
 			} else if runErr == nil {
 				ran = append(ran, req)
 			}
-			req.done <- mapSQLite(runErr)
+			req.answer(mapSQLite(runErr))
 			if bytes/bulkWriteback < (bytes+req.cost)/bulkWriteback {
 				behind.kick()
 			}

@@ -191,7 +191,8 @@ func TestCheckFinds(t *testing.T) {
 		`update "usage" set blobs = 7`,
 		`update "usage" set bytes = bytes + 1`,
 		`update "blob" set stored = 5 where id = 1`,
-		`drop trigger blob_usage_delete`,
+		`drop trigger blob_delete`,
+		`update "usage" set used = used + 1`,
 		`create table stranger (x)`,
 		`drop index blob_hidden; create index blob_hidden on blob (id) where state = 0 and id > 5`,
 	} {

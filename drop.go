@@ -15,7 +15,8 @@ import (
 const dropGroups = 1024
 
 // Delete removes a blob. A blob that is not in the store is [ErrNotFound]; one
-// that a temp tag or an open handle of this process protects is [ErrConflict].
+// that a temp tag, a pin or an open handle of this process protects, or that a
+// piece or an owner has, is [ErrConflict].
 // Otherwise [ErrReadOnly], [ErrClosed], or [ErrFull]: a deletion is logged
 // before it frees anything.
 //
@@ -24,24 +25,7 @@ const dropGroups = 1024
 // full disk leaves of them is freed later, at the latest after the next Open.
 // An open handle in another process gets [ErrNotFound].
 func (s *Store) Delete(ctx context.Context, hash Hash) error {
-	id, freed, err := s.hideOrRemove(ctx, hash)
-	if err != nil {
-		return fmt.Errorf("delete %v: %w", hash, err)
-	}
-	s.tiles.drop(id)
-	if !freed {
-		s.discard(ctx, id)
-	}
-	s.dropLeftovers(ctx)
-	return nil
-}
-
-// hideOrRemove makes a blob invisible, and reports whether its rows are gone
-// with it.
-func (s *Store) hideOrRemove(ctx context.Context, hash Hash) (id int64, removed bool, err error) {
-	mark := make(chan struct{})
-	defer s.guard.dropped(hash, mark)
-	err = s.replace(ctx, hash, 0, func(conn *sqlite.Conn) error {
+	err := s.remove(ctx, func(conn *sqlite.Conn) error {
 		blob, err := findBlob(conn, hash)
 		if err != nil {
 			return err
@@ -49,16 +33,89 @@ func (s *Store) hideOrRemove(ctx context.Context, hash Hash) (id int64, removed 
 		if blob.State == Absent {
 			return ErrNotFound
 		}
-		if err := s.guard.drop(hash, mark); err != nil {
+		stmt := prep(conn, "blob_claims")
+		stmt.SetInt64(":blob", blob.id)
+		claimed, err := stepInt(stmt)
+		if err != nil {
 			return err
 		}
-		id = blob.id
-		if removed = bao.Groups(blob.Stored) <= dropGroups; removed {
-			return removeBlob(conn, id)
+		if claimed != 0 {
+			return fmt.Errorf("%w: a piece or an owner has it", ErrConflict)
 		}
-		return hideBlob(conn, id)
+		return hideBlob(conn, blob.id)
 	})
-	return id, removed, err
+	if err != nil {
+		return fmt.Errorf("delete %v: %w", hash, err)
+	}
+	return nil
+}
+
+// remove submits a change that hides blobs or removes keys. It makes sure that
+// nothing protects what the change takes away, and has the rows of hidden blobs
+// removed: those of a few with the change, the others after it.
+func (s *Store) remove(ctx context.Context, change func(conn *sqlite.Conn) error) error {
+	if s.writer == nil {
+		return ErrReadOnly
+	}
+	var t taken
+	err := s.writer.submit(ctx, 0, func(conn *sqlite.Conn) (err error) {
+		t, err = s.take(conn, change)
+		return err
+	}, func() { t.tell(s) })
+	if err != nil {
+		return err
+	}
+	s.discard(ctx, t.rest...)
+	s.dropLeftovers(ctx)
+	return nil
+}
+
+// taken is what a change has taken away.
+type taken struct {
+	gone []*removal
+	rest []int64 // hidden blobs whose rows are to be discarded
+}
+
+// take makes a change that hides blobs or removes keys, in the transaction; see
+// remove.
+func (s *Store) take(conn *sqlite.Conn, change func(conn *sqlite.Conn) error) (t taken, err error) {
+	before, err := stepInt(prep(conn, "gone_last"))
+	if err != nil {
+		return t, err
+	}
+	if err := change(conn); err != nil {
+		return t, err
+	}
+	if t.gone, err = readGone(conn, before); err != nil {
+		return t, err
+	}
+	left := int64(dropGroups)
+	for _, r := range t.gone {
+		if r.reason != Deleted {
+			continue // the keeper sees to it
+		}
+		for _, by := range r.subjects() {
+			if err := s.keeper.drop(by); err != nil {
+				return t, err
+			}
+		}
+		if !r.whole {
+			continue
+		}
+		if left -= bao.Groups(r.size); left < 0 {
+			t.rest = append(t.rest, r.blob)
+		} else if err := removeBlob(conn, r.blob); err != nil {
+			return t, err
+		}
+	}
+	return t, nil
+}
+
+// tell tells the observers what is gone, after the commit.
+func (t *taken) tell(s *Store) {
+	for _, r := range t.gone {
+		s.observers.reset(r.hash)
+	}
 }
 
 // hideBlob makes a blob invisible. Its rows are to be discarded.
@@ -68,6 +125,31 @@ func hideBlob(conn *sqlite.Conn, id int64) error {
 	return exec(stmt)
 }
 
+// unname takes the hash away from a partial blob, so that another one can have
+// it. That one supersedes it then.
+func unname(conn *sqlite.Conn, id int64) error {
+	stmt := prep(conn, "blob_unname")
+	stmt.SetInt64(":id", id)
+	return exec(stmt)
+}
+
+// supersede gives what the owners have of an unnamed blob to another one, and
+// hides it. Its rows are to be discarded.
+func supersede(conn *sqlite.Conn, old, id int64) error {
+	for _, query := range []string{"owned_move", "blob_inherit"} {
+		stmt := prep(conn, query)
+		stmt.SetInt64(":old", old)
+		stmt.SetInt64(":new", id)
+		if err := exec(stmt); err != nil {
+			return err
+		}
+	}
+	if err := removeRange(conn, "owned_leave", old, old); err != nil {
+		return err
+	}
+	return hideBlob(conn, old)
+}
+
 // leftovers are hidden blobs that could not be removed when they should have
 // been, because the disk was full.
 type leftovers struct {
@@ -75,18 +157,18 @@ type leftovers struct {
 	ids []int64
 }
 
-// discard removes a hidden blob now or, if there is no room to do it, after a
+// discard removes hidden blobs now or, if there is no room to do it, after a
 // later add or deletion, or after the next Open.
-func (s *Store) discard(ctx context.Context, id int64) {
-	if err := s.dropHidden(context.WithoutCancel(ctx), id); err != nil {
-		s.leftovers.add(id)
+func (s *Store) discard(ctx context.Context, ids ...int64) {
+	if left, err := s.dropHidden(context.WithoutCancel(ctx), ids); err != nil {
+		s.leftovers.add(left...)
 	}
 }
 
-func (l *leftovers) add(id int64) {
+func (l *leftovers) add(ids ...int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ids = append(l.ids, id)
+	l.ids = append(l.ids, ids...)
 }
 
 // dropLeftovers tries again to remove the leftovers. What fails stays one.
@@ -95,29 +177,14 @@ func (s *Store) dropLeftovers(ctx context.Context) {
 	ids := s.leftovers.ids
 	s.leftovers.ids = nil
 	s.leftovers.mu.Unlock()
-	for _, id := range ids {
-		s.discard(ctx, id)
-	}
+	s.discard(ctx, ids...)
 }
 
-// removeBlob removes a blob and all its rows.
+// removeBlob removes a blob; the triggers remove all that belongs to it.
 func removeBlob(conn *sqlite.Conn, id int64) error {
-	if err := removeRows(conn, rowID(id, 0), rowID(id+1, 0)-1); err != nil {
-		return err
-	}
 	stmt := prep(conn, "blob_remove")
 	stmt.SetInt64(":id", id)
 	return exec(stmt)
-}
-
-// removeRows removes what belongs to a range of groups: rows, tiles, presence.
-func removeRows(conn *sqlite.Conn, from, to int64) error {
-	for _, query := range []string{"row_remove", "outboard_remove", "presence_remove"} {
-		if err := removeRange(conn, query, from, to); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func removeRange(conn *sqlite.Conn, query string, from, to int64) error {
@@ -127,29 +194,54 @@ func removeRange(conn *sqlite.Conn, query string, from, to int64) error {
 	return exec(stmt)
 }
 
-// dropHidden removes a hidden blob from its end on, a slice at a time. Each
-// commit leaves a hidden blob with fewer rows; the last one leaves nothing.
-func (s *Store) dropHidden(ctx context.Context, id int64) error {
-	for more := true; more; {
-		err := s.write(ctx, 0, func(conn *sqlite.Conn) error {
-			stmt := prep(conn, "row_last")
-			stmt.SetInt64(":from", rowID(id, 0))
-			stmt.SetInt64(":to", rowID(id+1, 0)-1)
-			last, err := stepInt(stmt)
-			if err != nil {
-				return err
+// dropHidden removes hidden blobs, each from its end on, a slice at a time. Each
+// commit leaves hidden blobs with fewer rows; the last one leaves nothing. It
+// returns those that are not removed when there is an error.
+func (s *Store) dropHidden(ctx context.Context, ids []int64) (rest []int64, err error) {
+	for len(ids) > 0 {
+		done := 0
+		err := s.writeLazy(ctx, func(conn *sqlite.Conn) error {
+			done = 0
+			for left := int64(dropGroups); left > 0 && done < len(ids); {
+				n, more, err := dropSlice(conn, ids[done], left)
+				if err != nil {
+					return err
+				}
+				if !more {
+					done++
+				}
+				left -= max(n, 1)
 			}
-			first := last - dropGroups + 1
-			if more = first > rowID(id, 0); !more {
-				return removeBlob(conn, id)
-			}
-			return removeRows(conn, first, last)
+			return nil
 		})
 		if err != nil {
-			return err
+			return ids, err
+		}
+		ids = ids[done:]
+	}
+	return nil, nil
+}
+
+// dropSlice removes the last groups of a hidden blob, at most limit, and the
+// blob with the last slice. more tells that there is one.
+func dropSlice(conn *sqlite.Conn, id, limit int64) (groups int64, more bool, err error) {
+	stmt := prep(conn, "row_last")
+	stmt.SetInt64(":from", rowID(id, 0))
+	stmt.SetInt64(":to", rowID(id+1, 0)-1)
+	last, err := stepInt(stmt)
+	if err != nil {
+		return 0, false, err
+	}
+	first := last - limit + 1
+	if first <= rowID(id, 0) {
+		return max(0, last-rowID(id, 0)+1), false, removeBlob(conn, id)
+	}
+	for _, query := range []string{"row_remove", "outboard_remove"} {
+		if err := removeRange(conn, query, first, last); err != nil {
+			return 0, false, err
 		}
 	}
-	return nil
+	return limit, true, nil
 }
 
 // sweepHidden removes the hidden blobs that were there when the store was
@@ -168,7 +260,7 @@ func (s *Store) sweepHidden(ctx context.Context, end int64) {
 			return
 		}
 		if err == nil {
-			err = s.dropHidden(ctx, id)
+			_, err = s.dropHidden(ctx, []int64{id})
 		}
 		switch {
 		case errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed):

@@ -24,12 +24,12 @@ var (
 	// ErrMissing: the blob is partial and lacks what was asked for. It comes
 	// as a [*MissingError] with the ranges.
 	ErrMissing error = &sentinel{"data not present", nil}
-	// ErrFull: the disk, or the database's page limit, is full. The write
-	// that got it left nothing behind, and writing works again once there is
-	// room.
+	// ErrFull: the disk is full, or what may not be evicted fills the capacity
+	// or a quota. The write that got it left nothing behind, and writing works
+	// again once there is room.
 	ErrFull error = &sentinel{"no space left", nil}
 	// ErrTooLarge: more than the store can ever hold under one name: above
-	// [MaxBlobSize].
+	// [MaxBlobSize], the capacity, or a quota; or more than a piece's size.
 	ErrTooLarge error = &sentinel{"too large", nil}
 	// ErrClosed: the store, or the handle, has been closed. It is also
 	// [fs.ErrClosed].
@@ -106,6 +106,30 @@ func (e *MissingError) Error() string {
 // Is reports whether target is [ErrMissing].
 func (e *MissingError) Is(target error) bool { return target == ErrMissing }
 
+// An UnwrittenError tells which bytes of a piece have not been written, of those
+// that were asked for. It is [ErrMissing].
+type UnwrittenError struct {
+	Key    string
+	Ranges []ByteRange // sorted, disjoint
+}
+
+func (e *UnwrittenError) Error() string {
+	const shown = 8 // ranges
+	var b strings.Builder
+	fmt.Fprintf(&b, "piece %q: not written: bytes", e.Key)
+	for i, r := range e.Ranges {
+		if i == shown {
+			fmt.Fprintf(&b, " and %d more ranges", len(e.Ranges)-shown)
+			break
+		}
+		fmt.Fprintf(&b, " %d..%d", r.Start, r.End)
+	}
+	return b.String()
+}
+
+// Is reports whether target is [ErrMissing].
+func (e *UnwrittenError) Is(target error) bool { return target == ErrMissing }
+
 // A LockedError tells which process has a database open for writing. It is
 // [ErrLocked].
 type LockedError struct {
@@ -143,6 +167,10 @@ func mapSQLite(err error) error {
 	switch sqlite.ErrCode(err).ToPrimary() {
 	case sqlite.ResultFull:
 		return &mapped{ErrFull, err}
+	case sqlite.ResultConstraint:
+		if sqlite.ErrCode(err) == sqlite.ResultConstraintTrigger {
+			return errCrowded // by the triggers that keep the capacity
+		}
 	case sqlite.ResultCorrupt:
 		return &mapped{ErrCorrupt, err}
 	case sqlite.ResultNotADB:
@@ -160,5 +188,6 @@ func isOurs(err error) bool {
 	var c *CorruptError
 	var l *LockedError
 	var m *MissingError
-	return errors.As(err, &s) || errors.As(err, &c) || errors.As(err, &l) || errors.As(err, &m)
+	var u *UnwrittenError
+	return errors.As(err, &s) || errors.As(err, &c) || errors.As(err, &l) || errors.As(err, &m) || errors.As(err, &u)
 }

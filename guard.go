@@ -3,43 +3,66 @@ package cairn
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+
+	"zombiezen.com/go/sqlite"
 )
 
-// A guard counts what protects content in this process: temp tags and open
-// handles. The zero guard is ready. All its methods may be called
-// concurrently.
-type guard struct {
-	mu      sync.Mutex
-	entries map[Hash]*guarded
+// A subject is what can be protected: a hash or, if key is not empty, a piece's
+// key, whatever blob that names.
+type subject struct {
+	hash Hash
+	key  string
 }
 
-// guarded is the state of one hash; it exists while there is any.
+// find returns the id of the blob that a subject means now, 0 if there is none.
+func (by subject) find(conn *sqlite.Conn) (int64, error) {
+	if by.key != "" {
+		piece, err := findPiece(conn, by.key)
+		return piece.id, err
+	}
+	blob, err := findBlob(conn, by.hash)
+	return blob.id, err
+}
+
+// A guard counts what protects content in this process: temp tags, open
+// handles and pins. The zero guard is ready. All its methods may be called
+// concurrently.
+type guard struct {
+	mu       sync.Mutex
+	entries  map[subject]*guarded
+	released []subject // that were pinned, and are held no more
+}
+
+// guarded is the state of one subject; it exists while there is any.
 type guarded struct {
 	holds int
+	// pinned tells that the writer wants to know of the last release.
+	pinned bool
 	// dropping is not nil while a deletion that found no holds is being
-	// committed; closed when it is over.
+	// committed; closed when that is over.
 	dropping chan struct{}
 }
 
-func (g *guard) entry(h Hash) *guarded {
-	e := g.entries[h]
+func (g *guard) entry(by subject) *guarded {
+	e := g.entries[by]
 	if e == nil {
 		e = new(guarded)
 		if g.entries == nil {
-			g.entries = make(map[Hash]*guarded)
+			g.entries = make(map[subject]*guarded)
 		}
-		g.entries[h] = e
+		g.entries[by] = e
 	}
 	return e
 }
 
-// hold protects a hash until the matching release. If a deletion of it is
+// hold protects a subject until the matching release. If a deletion of it is
 // being committed, hold waits until that is over.
-func (g *guard) hold(ctx context.Context, h Hash) error {
+func (g *guard) hold(ctx context.Context, by subject) error {
 	for {
 		g.mu.Lock()
-		e := g.entry(h)
+		e := g.entry(by)
 		wait := e.dropping
 		if wait == nil {
 			e.holds++
@@ -55,42 +78,106 @@ func (g *guard) hold(ctx context.Context, h Hash) error {
 	}
 }
 
-func (g *guard) release(h Hash) {
+func (g *guard) release(by subject) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	e := g.entries[h]
+	e := g.entries[by]
 	e.holds--
+	if e.holds == 0 && e.pinned {
+		e.pinned = false
+		g.released = append(g.released, by)
+	}
 	if e.holds == 0 && e.dropping == nil {
-		delete(g.entries, h)
+		delete(g.entries, by)
+	}
+}
+
+func (g *guard) releaseAll(list []subject) {
+	for _, by := range list {
+		g.release(by)
 	}
 }
 
 // drop begins a deletion, from inside its transaction, or returns ErrConflict
-// if the hash is protected or being deleted. Until dropped is called with the
-// same mark, nobody can hold it. A deletion may begin again with its mark, when
-// its transaction had to be repeated.
-func (g *guard) drop(h Hash, mark chan struct{}) error {
+// if the subject is protected. Until dropped is called nobody can hold it; who
+// tries to waits for wake to be closed, and tries again.
+func (g *guard) drop(by subject, wake chan struct{}) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	e := g.entry(h)
-	if e.holds > 0 {
-		return fmt.Errorf("%w: protected by a temp tag or an open handle", ErrConflict)
+	if e := g.entries[by]; e != nil && e.holds > 0 {
+		return fmt.Errorf("%w: protected by a temp tag, a pin or an open handle", ErrConflict)
 	}
-	if e.dropping != nil && e.dropping != mark {
-		return fmt.Errorf("%w: being deleted", ErrConflict)
-	}
-	e.dropping = mark
+	g.entry(by).dropping = wake
 	return nil
 }
 
-// dropped ends a deletion, done or not, if drop has begun it.
-func (g *guard) dropped(h Hash, mark chan struct{}) {
+// dropped ends a deletion, done or not.
+func (g *guard) dropped(by subject) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if e := g.entries[h]; e != nil && e.dropping == mark {
-		close(mark)
-		delete(g.entries, h)
+	delete(g.entries, by)
+}
+
+// markPinned asks for the last release of a subject to be noted, and reports
+// whether it is held at all.
+func (g *guard) markPinned(by subject) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.entries[by]
+	if e == nil || e.holds == 0 {
+		return false
 	}
+	e.pinned = true
+	g.released = slices.DeleteFunc(g.released, func(s subject) bool { return s == by })
+	return true
+}
+
+// takeReleased returns what was pinned and is held no more, once.
+func (g *guard) takeReleased() []subject {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := g.released
+	g.released = nil
+	return list
+}
+
+func (g *guard) putReleased(by subject) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.released = append(g.released, by)
+}
+
+func (g *guard) hasReleased() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.released) > 0
+}
+
+// held returns what is protected.
+func (g *guard) held() []subject {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := make([]subject, 0, len(g.entries))
+	for by, e := range g.entries {
+		if e.holds > 0 {
+			list = append(list, by)
+		}
+	}
+	return list
+}
+
+// everything returns the blobs that are protected.
+func (g *guard) everything(conn *sqlite.Conn) (list []held, err error) {
+	for _, by := range g.held() {
+		id, err := by.find(conn)
+		if err != nil {
+			return nil, err
+		}
+		if id != 0 {
+			list = append(list, held{id, by})
+		}
+	}
+	return list, nil
 }
 
 // A TempTag protects content from deletion for as long as this process wants
@@ -104,7 +191,7 @@ type TempTag struct {
 // TempTag protects content that is, or will be, in the store. It waits while
 // a deletion of the same content is being committed.
 func (s *Store) TempTag(content HashAndFormat) *TempTag {
-	s.guard.hold(context.Background(), content.Hash) // cannot fail
+	s.guard.hold(context.Background(), subject{hash: content.Hash}) // cannot fail
 	return s.newTempTag(content)
 }
 
@@ -112,7 +199,7 @@ func (s *Store) TempTag(content HashAndFormat) *TempTag {
 func (s *Store) newTempTag(content HashAndFormat) *TempTag {
 	return &TempTag{
 		content: content,
-		release: sync.OnceFunc(func() { s.guard.release(content.Hash) }),
+		release: sync.OnceFunc(func() { s.guard.release(subject{hash: content.Hash}) }),
 	}
 }
 

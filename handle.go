@@ -62,7 +62,7 @@ func (s *Store) Blob(ctx context.Context, hash Hash) (*Blob, error) {
 
 func (s *Store) openBlob(ctx context.Context, hash Hash) (*Blob, error) {
 	// Held before the look-up, so that no deletion can come in between.
-	if err := s.guard.hold(ctx, hash); err != nil {
+	if err := s.guard.hold(ctx, subject{hash: hash}); err != nil {
 		return nil, err
 	}
 	row, err := s.findBlob(ctx, hash)
@@ -73,14 +73,14 @@ func (s *Store) openBlob(ctx context.Context, hash Hash) (*Blob, error) {
 		err = fmt.Errorf("%w: its size cannot be %d", ErrCorrupt, row.Size)
 	}
 	if err != nil {
-		s.guard.release(hash)
+		s.guard.release(subject{hash: hash})
 		return nil, err
 	}
 	b := &Blob{
 		s:     s,
 		ctx:   ctx,
 		hash:  hash,
-		close: sync.OnceFunc(func() { s.guard.release(hash) }),
+		close: s.readers.add("blob "+hash.String(), func() { s.guard.release(subject{hash: hash}) }),
 	}
 	b.row.Store(&row)
 	return b, nil
@@ -188,6 +188,7 @@ func (b *Blob) readPiece(p []byte, off int64) (n int, end bool, err error) {
 	if left == 0 && !row.SizeProven && len(p) > 0 {
 		return 0, false, b.absent(r.Conn, row, off, len(p))
 	}
+	b.s.used(row.id)
 	piece := p[:min(int64(len(p)), left, maxPiece)]
 	n, err = b.readGroups(r.Conn, row, piece, off)
 	if errors.Is(err, errAbsent) {
@@ -437,31 +438,13 @@ func (b *Blob) Seek(offset int64, whence int) (int64, error) {
 // does. Where a partial blob ends it, the [MissingError] names all that is
 // missing from there on.
 func (b *Blob) WriteTo(w io.Writer) (written int64, err error) {
-	buf := segments.Get().(*[segmentSize]byte)
-	defer segments.Put(buf)
-	for {
-		n, err := b.ReadAt(buf[:], b.pos)
-		if n > 0 {
-			m, writeErr := w.Write(buf[:n])
-			written += int64(m)
-			b.pos += int64(m)
-			if writeErr != nil {
-				return written, writeErr
-			}
-			if m < n {
-				return written, io.ErrShortWrite
-			}
-		}
-		if err == io.EOF {
-			return written, nil
-		}
+	return copyOut(w, func(buf []byte) (int, error) {
+		n, err := b.ReadAt(buf, b.pos)
 		if errors.Is(err, ErrMissing) {
-			if _, allErr := b.require(bao.From(uint64(b.pos) / bao.ChunkSize)); errors.Is(allErr, ErrMissing) {
+			if _, allErr := b.require(bao.From(uint64(b.pos+int64(n)) / bao.ChunkSize)); errors.Is(allErr, ErrMissing) {
 				err = allErr
 			}
 		}
-		if err != nil {
-			return written, err
-		}
-	}
+		return n, err
+	}, &b.pos)
 }

@@ -82,6 +82,14 @@ func mustHave(t testing.TB, s *cairn.Store, want []byte) {
 }
 
 // mustBeSound fails the test for every problem that Check finds.
+// mustNotHave makes sure that there is no blob of a content.
+func mustNotHave(t testing.TB, s *cairn.Store, content []byte) {
+	t.Helper()
+	if st, err := s.Status(t.Context(), hashOf(content)); err != nil || st.State != cairn.Absent {
+		t.Fatalf("blob %v: %+v, %v", hashOf(content), st, err)
+	}
+}
+
 func mustBeSound(t testing.TB, s *cairn.Store) {
 	t.Helper()
 	for p, err := range s.Check(t.Context(), nil) {

@@ -70,10 +70,10 @@ func (s *Store) importBao(ctx context.Context, hash Hash, ranges bao.Ranges, r i
 	if s.writer == nil {
 		return ErrReadOnly
 	}
-	if err := s.guard.hold(ctx, hash); err != nil {
+	if err := s.guard.hold(ctx, subject{hash: hash}); err != nil {
 		return err
 	}
-	defer s.guard.release(hash)
+	defer s.guard.release(subject{hash: hash})
 	blob, err := s.findBlob(ctx, hash)
 	if err != nil {
 		return err
@@ -268,7 +268,7 @@ func (im *importer) hand() error {
 // storing returns what stores a batch. The writer calls it.
 func (im *importer) storing(b *verified) func(conn *sqlite.Conn) error {
 	return func(conn *sqlite.Conn) error {
-		return b.store(conn, im.s.newID, time.Now().UnixNano())
+		return b.store(conn, im.s)
 	}
 }
 
@@ -291,7 +291,7 @@ func (im *importer) finish() error {
 	var lost error
 	req := &request{
 		ctx:  im.ctx,
-		done: make(chan error, 1),
+		done: make(chan struct{}),
 		cost: requestOverhead,
 		run: func(conn *sqlite.Conn) error {
 			if lost = im.lost; last == nil {

@@ -39,10 +39,10 @@ func (s *Store) Missing(ctx context.Context, content HashAndFormat) iter.Seq2[Wa
 }
 
 func (s *Store) missing(ctx context.Context, content HashAndFormat, yield func(Want) bool) error {
-	if err := s.guard.hold(ctx, content.Hash); err != nil {
+	if err := s.guard.hold(ctx, subject{hash: content.Hash}); err != nil {
 		return err
 	}
-	defer s.guard.release(content.Hash)
+	defer s.guard.release(subject{hash: content.Hash})
 	blob, present, err := s.presence(ctx, content.Hash)
 	if err != nil {
 		return err

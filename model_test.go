@@ -71,6 +71,9 @@ func runModel(t *testing.T, seed uint64) {
 		}
 	}
 	mustBeSound(t, m.s)
+	for _, b := range m.open {
+		b.Close()
+	}
 }
 
 func (m *model) size() int {

@@ -30,19 +30,25 @@ type cachedTile struct {
 // zero tileCache is empty. All its methods may be called concurrently.
 type tileCache struct {
 	mu    sync.Mutex
-	tiles map[int64]*list.Element // by tileID
-	order list.List               // of tileEntry, last used in front
+	tiles map[tileKey]*list.Element
+	order list.List // of tileEntry, last used in front
+}
+
+// A tileKey is a tile of the content that has a hash, whatever blob keeps it.
+type tileKey struct {
+	hash Hash
+	bao.Tile
 }
 
 type tileEntry struct {
-	id   int64
+	key  tileKey
 	tile *cachedTile
 }
 
-func (c *tileCache) get(id int64) *cachedTile {
+func (c *tileCache) get(key tileKey) *cachedTile {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.tiles[id]
+	e := c.tiles[key]
 	if e == nil {
 		return nil
 	}
@@ -50,38 +56,25 @@ func (c *tileCache) get(id int64) *cachedTile {
 	return e.Value.(tileEntry).tile
 }
 
-func (c *tileCache) put(id int64, tile *cachedTile) {
+func (c *tileCache) put(key tileKey, tile *cachedTile) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.tiles[id]; e != nil {
-		e.Value = tileEntry{id, tile}
+	if e := c.tiles[key]; e != nil {
+		e.Value = tileEntry{key, tile}
 		return
 	}
 	if c.tiles == nil {
-		c.tiles = make(map[int64]*list.Element)
+		c.tiles = make(map[tileKey]*list.Element)
 	}
-	c.tiles[id] = c.order.PushFront(tileEntry{id, tile})
+	c.tiles[key] = c.order.PushFront(tileEntry{key, tile})
 	if c.order.Len() > tileCacheSize {
 		c.remove(c.order.Back())
 	}
 }
 
 func (c *tileCache) remove(e *list.Element) {
-	delete(c.tiles, e.Value.(tileEntry).id)
+	delete(c.tiles, e.Value.(tileEntry).key)
 	c.order.Remove(e)
-}
-
-// drop forgets a blob's tiles.
-func (c *tileCache) drop(blob int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for e := c.order.Front(); e != nil; {
-		next := e.Next()
-		if e.Value.(tileEntry).id>>groupBits == blob {
-			c.remove(e)
-		}
-		e = next
-	}
 }
 
 // groupCV returns the chaining value that a group of a blob must have,
@@ -99,7 +92,7 @@ func (s *Store) groupCV(conn *sqlite.Conn, blob blobRow, group int64) (bao.CV, e
 			continue // the only unit of its tile: its CV is the tile's
 		}
 		last := steps[len(steps)-1]
-		if tile := s.tiles.get(tileID(blob.id, t)); tile != nil && tile.isVerified(last) {
+		if tile := s.tiles.get(tileKey{blob.hash, t}); tile != nil && tile.isVerified(last) {
 			cv, from = last.Child(tile.pairs), level-1
 			break
 		}
@@ -122,8 +115,8 @@ func (s *Store) groupCV(conn *sqlite.Conn, blob blobRow, group int64) (bao.CV, e
 // there, in the stored one: a partial blob gets pairs, and a damaged one is
 // repaired.
 func (s *Store) followTile(conn *sqlite.Conn, blob blobRow, t bao.Tile, steps []bao.Step, cv bao.CV, root bool) (bao.CV, error) {
-	id := tileID(blob.id, t)
-	if tile := s.tiles.get(id); tile != nil {
+	key := tileKey{blob.hash, t}
+	if tile := s.tiles.get(key); tile != nil {
 		if next, err := tile.follow(steps, cv, root); err == nil {
 			return next, nil
 		}
@@ -135,7 +128,7 @@ func (s *Store) followTile(conn *sqlite.Conn, blob blobRow, t bao.Tile, steps []
 	tile := &cachedTile{pairs: pairs}
 	next, err := tile.follow(steps, cv, root)
 	if err == nil {
-		s.tiles.put(id, tile)
+		s.tiles.put(key, tile)
 	}
 	return next, err
 }

@@ -156,13 +156,17 @@ type verified struct {
 // store adds to the partial blob what it does not have yet, and makes it if
 // there is none. With the last group the blob becomes complete. If it has been
 // completed by somebody else, there is nothing to do.
-func (v *verified) store(conn *sqlite.Conn, newID func() int64, now int64) error {
+func (v *verified) store(conn *sqlite.Conn, s *Store) error {
 	blob, err := findBlob(conn, v.hash)
 	if err != nil || blob.State == Complete {
 		return err
 	}
+	if err := s.capacity.admits(v.size); err != nil {
+		return err
+	}
+	now := s.uses.now()
 	if blob.State == Absent {
-		blob.id, blob.Size = newID(), v.size
+		blob.id, blob.Size = s.newID(), v.size
 		if err := v.create(conn, blob.id, now); err != nil {
 			return err
 		}
@@ -186,7 +190,10 @@ func (v *verified) store(conn *sqlite.Conn, newID func() int64, now int64) error
 		return nil // nothing new
 	}
 	blob.Stored += stored
-	return v.update(conn, blob, now)
+	if err := v.update(conn, blob, now); err != nil {
+		return err
+	}
+	return s.survived(conn, blob.id)
 }
 
 func (v *verified) create(conn *sqlite.Conn, id, now int64) error {

@@ -9,14 +9,55 @@ CREATE TABLE "blob" (
   "state" integer not null check ("state" in (0, 1, 2)),
   "stored" integer not null check ("stored" >= 0),
   "created" integer not null,
-  "last_used" integer not null, "proven" integer not null default 1 check ("proven" in (0, 1)),
+  "last_used" integer not null, "proven" integer not null default 1 check ("proven" in (0, 1)), "added" integer not null default 1 check ("added" in (0, 1)), "protected" integer not null default 0 check ("protected" >= 0),
   check ("hash" is not null or "state" != 2)
 ) strict;
+
+CREATE TABLE "fragment" (
+  "id" integer primary key,
+  "ranges" text not null
+) strict;
+
+CREATE TABLE "gone" (
+  "seq" integer primary key,
+  "what" text not null check ("what" in ('victim', 'blob', 'key')),
+  "blob" integer not null,
+  "owner" integer,
+  "hash" blob,
+  "size" integer,
+  "name" blob
+) strict;
+
+CREATE TABLE "key" (
+  "name" blob primary key not null check (length("name") between 1 and 4096),
+  "blob" integer not null,
+  "owner" integer
+) strict, without rowid;
 
 CREATE TABLE "outboard" (
   "id" integer primary key,
   "pairs" blob not null
 ) strict;
+
+CREATE TABLE "owned" (
+  "owner" integer not null,
+  "blob" integer not null,
+  "keys" integer not null default 0 check ("keys" >= 0),
+  "direct" integer not null default 0 check ("direct" in (0, 1)),
+  "last_used" integer not null,
+  "protected" integer not null,
+  primary key ("owner", "blob")
+) strict, without rowid;
+
+CREATE TABLE "owner" (
+  "id" integer primary key,
+  "name" blob unique not null check (length("name") between 1 and 4096),
+  "quota" integer check ("quota" >= 0),
+  "pieces" integer not null default 0,
+  "bytes" integer not null default 0
+) strict;
+
+CREATE TABLE "pin" ("blob" integer primary key) strict;
 
 CREATE TABLE "presence" (
   "id" integer primary key,
@@ -39,35 +80,23 @@ CREATE TABLE "usage" (
   "partial" integer not null,
   "bytes" integer not null,
   "stored_bytes" integer not null
-) strict;
+, "pieces" integer not null default 0, "used" integer not null default 0) strict;
 
 CREATE UNIQUE INDEX "blob_hash" on "blob" ("hash") where "hash" is not null;
 
 CREATE INDEX "blob_hidden" on "blob" ("id") where "state" = 0;
 
-CREATE TRIGGER "blob_usage_delete" after delete on "blob" when old."state" != 0 begin
-  update "usage" set
-    "blobs" = "blobs" - (old."state" = 2),
-    "partial" = "partial" - (old."state" = 1),
-    "bytes" = "bytes" - old."size",
-    "stored_bytes" = "stored_bytes" - old."stored";
-end;
+CREATE INDEX "blob_lru" on "blob" ("last_used", "id") where "state" != 0 and "protected" = 0 and "stored" > 0;
 
-CREATE TRIGGER "blob_usage_insert" after insert on "blob" when new."state" != 0 begin
-  update "usage" set
-    "blobs" = "blobs" + (new."state" = 2),
-    "partial" = "partial" + (new."state" = 1),
-    "bytes" = "bytes" + new."size",
-    "stored_bytes" = "stored_bytes" + new."stored";
-end;
+CREATE INDEX "blob_protected" on "blob" ("id") where "protected" > 0;
 
-CREATE TRIGGER "blob_usage_update" after update of "state", "size", "stored" on "blob" begin
-  update "usage" set
-    "blobs" = "blobs" + (new."state" = 2) - (old."state" = 2),
-    "partial" = "partial" + (new."state" = 1) - (old."state" = 1),
-    "bytes" = "bytes" + iif(new."state" = 0, 0, new."size") - iif(old."state" = 0, 0, old."size"),
-    "stored_bytes" = "stored_bytes" + iif(new."state" = 0, 0, new."stored") - iif(old."state" = 0, 0, old."stored");
-end;
+CREATE INDEX "key_blob" on "key" ("blob");
+
+CREATE INDEX "key_owner" on "key" ("owner", "name", "blob") where "owner" is not null;
+
+CREATE INDEX "owned_blob" on "owned" ("blob");
+
+CREATE INDEX "owned_lru" on "owned" ("owner", "last_used", "blob") where "protected" = 0;
 
 CREATE VIEW "blobs" as
   select
@@ -84,8 +113,199 @@ CREATE VIEW "blobs" as
     strftime('%Y-%m-%d %H:%M:%S', "created" / 1000000000, 'unixepoch') as "created",
     strftime('%Y-%m-%d %H:%M:%S', "last_used" / 1000000000, 'unixepoch') as "last_used"
   from "blob"
-  where "state" != 0
+  where "hash" is not null
   order by "blob"."hash";
+
+CREATE VIEW "disown" ("owner", "blob") as select null, null where false;
+
+CREATE VIEW "loosen" ("blob") as select null where false;
+
+CREATE VIEW "own" ("owner", "blob") as select null, null where false;
+
+CREATE VIEW "owners" as
+  select cast("name" as text) as "owner", "pieces", "bytes", "quota" from "owner" order by "owner"."name";
+
+CREATE VIEW "pieces" as
+  select
+    cast("key"."name" as text) as "key",
+    "size",
+    case "state" when 1 then 'partial' else 'complete' end as "state",
+    "stored",
+    lower(hex("hash")) as "hash",
+    cast("owner"."name" as text) as "owner",
+    strftime('%Y-%m-%d %H:%M:%S', "last_used" / 1000000000, 'unixepoch') as "last_used"
+  from "key"
+  join "blob" on "blob"."id" = "key"."blob"
+  left join "owner" on "owner"."id" = "key"."owner"
+  order by "key"."name";
 
 CREATE VIEW "settings" as
   select "name", "value" from "setting" order by "name";
+
+CREATE TRIGGER "blob_delete" after delete on "blob" begin
+  insert into "gone" ("what", "blob", "hash", "size")
+    select 'blob', old."id", old."hash", old."size" where old."state" != 0;
+  update "owner" set "bytes" = "bytes" - old."stored" where "id" in (select "owner" from "owned" where "blob" = old."id");
+  delete from "key" where "blob" = old."id";
+  delete from "owned" where "blob" = old."id";
+  delete from "pin" where "blob" = old."id";
+  delete from "row" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "outboard" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "presence" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "fragment" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  update "usage" set
+    "blobs" = "blobs" - (old."state" = 2),
+    "partial" = "partial" - (old."state" = 1 and old."hash" is not null),
+    "bytes" = "bytes" - iif(old."state" = 0, 0, old."size"),
+    "stored_bytes" = "stored_bytes" - iif(old."state" = 0, 0, old."stored"),
+    "used" = "used" - old."stored";
+end;
+
+CREATE TRIGGER "blob_hide" after update of "state" on "blob" when new."state" = 0 and old."state" != 0 begin
+  insert into "gone" ("what", "blob", "hash", "size") values ('blob', old."id", old."hash", old."size");
+  delete from "pin" where "blob" = old."id";
+end;
+
+CREATE TRIGGER "blob_insert" after insert on "blob" begin
+  update "usage" set
+    "blobs" = "blobs" + (new."state" = 2),
+    "partial" = "partial" + (new."state" = 1 and new."hash" is not null),
+    "bytes" = "bytes" + iif(new."state" = 0, 0, new."size"),
+    "stored_bytes" = "stored_bytes" + iif(new."state" = 0, 0, new."stored"),
+    "used" = "used" + new."stored";
+end;
+
+CREATE TRIGGER "blob_update" after update of "state", "hash", "size", "stored" on "blob" begin
+  update "owner" set "bytes" = "bytes" + new."stored" - old."stored"
+    where new."stored" != old."stored" and "id" in (select "owner" from "owned" where "blob" = new."id");
+  update "usage" set
+    "blobs" = "blobs" + (new."state" = 2) - (old."state" = 2),
+    "partial" = "partial" + (new."state" = 1 and new."hash" is not null) - (old."state" = 1 and old."hash" is not null),
+    "bytes" = "bytes" + iif(new."state" = 0, 0, new."size") - iif(old."state" = 0, 0, old."size"),
+    "stored_bytes" = "stored_bytes" + iif(new."state" = 0, 0, new."stored") - iif(old."state" = 0, 0, old."stored"),
+    "used" = "used" + new."stored" - old."stored";
+end;
+
+CREATE TRIGGER "blob_used" after update of "last_used", "protected" on "blob" begin
+  update "owned" set "last_used" = new."last_used", "protected" = new."protected" where "blob" = new."id";
+end;
+
+CREATE TRIGGER "disown_insert" instead of insert on "disown" when new."owner" is not null begin
+  update "owned" set "keys" = "keys" - 1 where "owner" = new."owner" and "blob" = new."blob";
+  delete from "owned" where "owner" = new."owner" and "blob" = new."blob" and "keys" = 0 and "direct" = 0;
+end;
+
+CREATE TRIGGER "gone_victim" after insert on "gone" when new."what" = 'victim' begin
+  delete from "key" where "blob" = new."blob" and "owner" = new."owner";
+  delete from "owned" where "blob" = new."blob" and "owner" = new."owner";
+  delete from "blob" where "id" = new."blob" and (new."owner" is null or "state" = 0);
+end;
+
+CREATE TRIGGER "key_blob" after update of "blob" on "key" when new."blob" != old."blob" begin
+  insert into "disown" values (old."owner", old."blob");
+  insert into "own" values (new."owner", new."blob");
+  insert into "loosen" values (old."blob");
+end;
+
+CREATE TRIGGER "key_delete" after delete on "key" begin
+  insert into "gone" ("what", "blob", "owner", "hash", "size", "name") values ('key', old."blob", old."owner",
+    (select "hash" from "blob" where "id" = old."blob"), (select "size" from "blob" where "id" = old."blob"), old."name");
+  update "usage" set "pieces" = "pieces" - 1;
+  update "owner" set "pieces" = "pieces" - 1 where "id" = old."owner";
+  insert into "disown" values (old."owner", old."blob");
+  insert into "loosen" values (old."blob");
+end;
+
+CREATE TRIGGER "key_insert" after insert on "key" begin
+  update "usage" set "pieces" = "pieces" + 1;
+  update "owner" set "pieces" = "pieces" + 1 where "id" = new."owner";
+  insert into "own" values (new."owner", new."blob");
+end;
+
+CREATE TRIGGER "loosen_insert" instead of insert on "loosen" begin
+  update "blob" set "state" = 0, "hash" = null, "stored" = 0
+    where "id" = new."blob" and "added" = 0 and "state" != 0
+    and not exists (select 1 from "key" where "blob" = new."blob")
+    and not exists (select 1 from "owned" where "blob" = new."blob");
+end;
+
+CREATE TRIGGER "own_insert" instead of insert on "own" when new."owner" is not null begin
+  insert into "owned" ("owner", "blob", "keys", "last_used", "protected")
+    select new."owner", "id", 1, "last_used", "protected" from "blob" where "id" = new."blob"
+    on conflict do update set "keys" = "keys" + 1;
+end;
+
+CREATE TRIGGER "owned_delete" after delete on "owned" begin
+  update "owner" set "bytes" = "bytes" - coalesce((select "stored" from "blob" where "id" = old."blob"), 0)
+    where "id" = old."owner";
+  insert into "loosen" values (old."blob");
+end;
+
+CREATE TRIGGER "owned_insert" after insert on "owned" begin
+  update "owner" set "bytes" = "bytes" + (select "stored" from "blob" where "id" = new."blob")
+    where "id" = new."owner";
+end;
+
+CREATE TRIGGER "owner_evict" after update of "bytes", "quota" on "owner"
+when new."bytes" > new."quota" and (new."bytes" > old."bytes" or new."quota" is not old."quota")
+begin
+  insert into "gone" ("what", "blob", "owner")
+    select 'victim', "id", new."id" from (
+      with recursive "victim" ("last_used", "id", "excess") as (
+        select * from (
+          select "o"."last_used", "o"."blob", new."bytes" - new."quota" - (select "stored" from "blob" where "id" = "o"."blob")
+          from "owned" "o" indexed by "owned_lru"
+          where "o"."owner" = new."id" and "o"."protected" = 0
+          order by "o"."last_used", "o"."blob" limit 1)
+        union all
+        select "o"."last_used", "o"."blob", "v"."excess" - (select "stored" from "blob" where "id" = "o"."blob")
+        from "victim" "v" join "owned" "o" on "o"."owner" = new."id" and "o"."blob" = (
+          select "n"."blob" from "owned" "n" indexed by "owned_lru"
+          where "n"."owner" = new."id" and "n"."protected" = 0
+          and ("n"."last_used", "n"."blob") > ("v"."last_used", "v"."id")
+          order by "n"."last_used", "n"."blob" limit 1)
+        where "v"."excess" > 0)
+      select "id" from "victim");
+  select raise(abort, 'the quota is full of what is protected') from "owner"
+    where "id" = new."id" and "bytes" > "quota";
+end;
+
+CREATE TRIGGER "pin_delete" after delete on "pin" begin
+  update "blob" set "protected" = "protected" - 1 where "id" = old."blob";
+end;
+
+CREATE TRIGGER "pin_insert" after insert on "pin" begin
+  update "blob" set "protected" = "protected" + 1 where "id" = new."blob";
+end;
+
+CREATE TRIGGER "setting_insert" after insert on "setting" when new."name" = 'capacity' begin
+  update "usage" set "used" = "used";
+end;
+
+CREATE TRIGGER "setting_update" after update on "setting" when new."name" = 'capacity' begin
+  update "usage" set "used" = "used";
+end;
+
+CREATE TRIGGER "usage_evict" after update of "used" on "usage"
+when new."used" >= old."used" and new."used" > (select "value" from "setting" where "name" = 'capacity')
+begin
+  insert into "gone" ("what", "blob")
+    select 'victim', "id" from (
+      with recursive "victim" ("last_used", "id", "excess") as (
+        select * from (
+          select "last_used", "id", new."used" - "stored" - (select "value" from "setting" where "name" = 'capacity')
+          from "blob" indexed by "blob_lru"
+          where "state" != 0 and "protected" = 0 and "stored" > 0
+          order by "last_used", "id" limit 1)
+        union all
+        select "b"."last_used", "b"."id", "v"."excess" - "b"."stored"
+        from "victim" "v" join "blob" "b" on "b"."id" = (
+          select "n"."id" from "blob" "n" indexed by "blob_lru"
+          where "n"."state" != 0 and "n"."protected" = 0 and "n"."stored" > 0
+          and ("n"."last_used", "n"."id") > ("v"."last_used", "v"."id")
+          order by "n"."last_used", "n"."id" limit 1)
+        where "v"."excess" > 0)
+      select "id" from "victim");
+  select raise(abort, 'the capacity is full of what is protected') from "usage"
+    where "used" > (select "value" from "setting" where "name" = 'capacity');
+end;

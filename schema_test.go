@@ -46,7 +46,7 @@ func TestSchema(t *testing.T) {
 	b.WriteString("-- The schema after all migrations, for people to read. The migrations make it;\n" +
 		"-- this file is written from them by go test -update . and never executed.\n" +
 		"-- Comments stand in migrations/ and in FORMAT.md.\n")
-	kinds := []string{"table ", "index ", "trigger ", "view "}
+	kinds := []string{"table ", "index ", "view ", "trigger "}
 	for _, kind := range kinds {
 		for _, name := range slices.Sorted(maps.Keys(objects)) {
 			if strings.HasPrefix(name, kind) {

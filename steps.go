@@ -36,7 +36,7 @@ func (st *steps) enqueue(cost int64, bulk bool, run func(conn *sqlite.Conn) erro
 		cost:  cost + requestOverhead,
 		lazy:  true,
 		bulk:  bulk,
-		done:  make(chan error, 1),
+		done:  make(chan struct{}),
 		lost:  func(err error) { st.lost = err },
 		buf:   buf,
 	}

@@ -38,6 +38,10 @@ type Options struct {
 	// Each costs up to 1 MiB. Default (and if ≤ 0): twice the number of CPUs,
 	// at least 4.
 	Readers int
+	// Capacity is how many bytes the store keeps at most, as by
+	// [Store.SetCapacity], or [Unlimited]. Default (0): what the database
+	// remembers. A read-only store ignores it.
+	Capacity int64
 	// Logger gets what happens in the background. Default: nothing is logged.
 	Logger *slog.Logger
 }
@@ -64,11 +68,17 @@ type Store struct {
 	writer *writer // nil if read-only
 	lock   *fileLock
 	file   *dbFile // nil in memory
+	keeper *keeper // of the writer
 	tiles  tileCache
 	guard  guard
+	uses   uses
 
+	capacity  capacity
+	pieces    pieceStates
+	readers   openReaders
 	leftovers leftovers
 	observers observers
+	events    events
 
 	// tempDir is the directory to remove on Close, for a temporary store.
 	tempDir string
@@ -137,7 +147,9 @@ func open(ctx context.Context, path string, opts *Options) (_ *Store, err error)
 				return nil, err
 			}
 			s.loc = newFile(filepath.Join(s.tempDir, "cairn.db"), false)
-			opts = &Options{Durability: Relaxed, Readers: opts.Readers, Logger: opts.Logger}
+			temporary := *opts
+			temporary.Durability = Relaxed
+			opts = &temporary
 		}
 	default:
 		if path, err = resolve(path); err != nil {
@@ -232,8 +244,13 @@ func (s *Store) openReadWrite(ctx context.Context, opts *Options) (err error) {
 		return errors.Join(mapSQLite(err), conn.Close())
 	}
 	s.pool = newPool(s.loc, opts.readers())
-	if s.writer, err = newWriter(conn, s.pool, s.file, opts.Durability, s.log); err != nil {
+	if s.writer, err = newWriter(conn, s.pool, s.keeper, s.file, opts.Durability, s.log); err != nil {
 		return errors.Join(mapSQLite(err), s.pool.close(), conn.Close())
+	}
+	if opts.Capacity != 0 && opts.Capacity != s.capacity.Load() {
+		if err := s.setCapacity(ctx, opts.Capacity); err != nil {
+			return errors.Join(fmt.Errorf("capacity %d: %w", opts.Capacity, err), s.Close())
+		}
 	}
 	if !hidden {
 		close(s.swept)
@@ -255,6 +272,22 @@ func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
 		return false, err
 	}
 	s.nextID = last + 1
+	if s.uses.last, err = stepInt(prep(conn, "blob_newest")); err != nil {
+		return false, err
+	}
+	// What a crash or a foreign writer left.
+	for _, query := range []string{"pin_clear", "gone_clear"} {
+		if err := exec(prep(conn, query)); err != nil {
+			return false, err
+		}
+	}
+	capacity, quotas, err := readLimits(conn)
+	if err != nil {
+		return false, err
+	}
+	s.capacity.Store(capacity)
+	s.keeper = newKeeper(&s.guard, &s.uses, &s.events)
+	s.keeper.limited.Store(quotas || capacity != Unlimited)
 	stmt := prep(conn, "blob_hidden")
 	stmt.SetInt64(":after", 0)
 	hidden, err = stmt.Step()
@@ -262,7 +295,12 @@ func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
 }
 
 // stepInt returns the first column of a statement's first row, 0 without one.
-func stepInt(stmt *sqlite.Stmt) (n int64, err error) {
+func stepInt(stmt *sqlite.Stmt) (int64, error) { return stepIntOr(stmt, 0) }
+
+// stepIntOr returns the first column of a statement's first row, without one
+// what is given.
+func stepIntOr(stmt *sqlite.Stmt, otherwise int64) (n int64, err error) {
+	n = otherwise
 	found, err := stmt.Step()
 	if found {
 		n = stmt.ColumnInt64(0)
@@ -278,12 +316,17 @@ func stepInt(stmt *sqlite.Stmt) (n int64, err error) {
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.cancel()
+		errs := []error{s.readers.leaked()}
 		s.running.Wait()
 		if s.writer != nil {
+			if s.uses.merge() {
+				// Who uses the store again starts from the order it was left in.
+				errs = append(errs, s.writeLazy(context.Background(), func(*sqlite.Conn) error { return nil }))
+			}
 			s.writer.drain()
 		}
 		// The readers' snapshots would keep the WAL from being emptied.
-		errs := []error{s.pool.close()}
+		errs = append(errs, s.pool.close())
 		if s.writer != nil {
 			errs = append(errs, s.writer.close())
 		}
@@ -321,6 +364,19 @@ func (s *Store) replace(ctx context.Context, hash Hash, cost int64, run func(con
 	return s.writer.submit(ctx, cost, run, func() { s.observers.reset(hash) })
 }
 
+// writeLazy submits a change that need not be durable: it returns when the
+// change is committed.
+func (s *Store) writeLazy(ctx context.Context, run func(conn *sqlite.Conn) error) error {
+	if s.writer == nil {
+		return ErrReadOnly
+	}
+	req := &request{ctx: ctx, run: run, cost: requestOverhead, lazy: true, done: make(chan struct{})}
+	if err := s.writer.enqueue(req); err != nil {
+		return err
+	}
+	return req.wait()
+}
+
 // write submits a change to the writer.
 func (s *Store) write(ctx context.Context, cost int64, run func(conn *sqlite.Conn) error) error {
 	if s.writer == nil {
@@ -333,7 +389,8 @@ func (s *Store) write(ctx context.Context, cost int64, run func(conn *sqlite.Con
 type Stats struct {
 	Blobs         int64 // complete blobs
 	Partial       int64 // partial blobs
-	Bytes         int64 // sizes of all blobs
+	Pieces        int64 // keys
+	Bytes         int64 // sizes of all blobs, and of the pieces being written
 	StoredBytes   int64 // of these, what is present
 	FileBytes     int64 // the database file
 	FreeBytes     int64 // of these, pages to be used again
@@ -350,6 +407,7 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 		}
 		st.Blobs = stmt.GetInt64("blobs")
 		st.Partial = stmt.GetInt64("partial")
+		st.Pieces = stmt.GetInt64("pieces")
 		st.Bytes = stmt.GetInt64("bytes")
 		st.StoredBytes = stmt.GetInt64("stored_bytes")
 		if err := stmt.Reset(); err != nil {

@@ -24,7 +24,7 @@ func (s *Store) AddFile(ctx context.Context, path string, opts *AddOptions) (*Te
 		return nil, fmt.Errorf("add file: %w", err)
 	}
 	defer f.Close()
-	tag, err := s.add(ctx, f, opts)
+	tag, err := s.add(ctx, f, opts, nil)
 	if err != nil {
 		return nil, fmt.Errorf("add file %q: %w", path, err)
 	}

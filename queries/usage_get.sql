@@ -1,2 +1,3 @@
-select "blobs" as "blobs", "partial" as "partial", "bytes" as "bytes", "stored_bytes" as "stored_bytes"
+select "blobs" as "blobs", "partial" as "partial", "bytes" as "bytes", "stored_bytes" as "stored_bytes",
+  "pieces" as "pieces", "used" as "used"
 from "usage";

@@ -1,0 +1,314 @@
+package cairn
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+)
+
+// The triggers in the schema decide what is evicted, from what SQL can see. What
+// protects content in memory (open readers, pins, temp tags) is told to them by
+// rows of the table pin, and only where it matters: a transaction evicts first;
+// before it commits, the writer looks at what it has taken away, and if anybody
+// holds some of that, rolls back, pins it, and runs the transaction again. So
+// who adds and reads pays nothing for a protection that no eviction has met.
+
+// A keeper does what each transaction of the writer needs beside its requests:
+// it writes the uses that were noted in memory, keeps the table pin, and finds
+// out what is gone. The writer's goroutine owns its fields, except where noted.
+type keeper struct {
+	guard  *guard
+	uses   *uses
+	events *events
+
+	// limited tells whether there is a capacity or a quota. Anybody may read it.
+	limited atomic.Bool
+
+	mark    chan struct{} // of the transaction: closed when it has ended
+	marked  []subject
+	news    []Event // of what the transaction takes away
+	pins    pinTable
+	pinNext []held          // to be pinned by the next transaction
+	flushed map[int64]int64 // uses that the transaction has written
+	reruns  int             // of the transaction
+}
+
+func newKeeper(g *guard, u *uses, e *events) *keeper {
+	return &keeper{guard: g, uses: u, events: e, pins: newPinTable(g)}
+}
+
+// maxReruns is how often a transaction is run again for what it has met, before
+// all that is held is pinned.
+const maxReruns = 2
+
+// begin prepares a transaction that has just begun.
+func (k *keeper) begin(conn *sqlite.Conn) error {
+	if err := k.pins.removeReleased(conn); err != nil {
+		return err
+	}
+	if k.reruns > maxReruns {
+		var err error
+		if k.pinNext, err = k.guard.everything(conn); err != nil {
+			return err
+		}
+	}
+	for _, h := range k.pinNext {
+		if err := k.pins.add(conn, h); err != nil {
+			return err
+		}
+	}
+	return k.writeUses(conn)
+}
+
+// writeUses writes when blobs were used. What was noted last for one holds.
+func (k *keeper) writeUses(conn *sqlite.Conn) error {
+	noted := k.uses.take(k.limited.Load())
+	if k.flushed == nil {
+		k.flushed = noted
+	} else {
+		maps.Copy(k.flushed, noted) // those of the run before stay to be written
+	}
+	if len(k.flushed) == 0 {
+		return nil
+	}
+	stmt := prep(conn, "blob_touch")
+	for id, at := range k.flushed {
+		stmt.SetInt64(":id", id)
+		stmt.SetInt64(":now", at)
+		if err := exec(stmt); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle looks at what the transaction has taken away, before it is committed.
+// It reports whether that may be: if not, the transaction must be rolled back
+// and run again.
+func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
+	gone, err := readGone(conn, 0)
+	if err != nil || len(gone) == 0 {
+		return true, err
+	}
+	k.pinNext = nil
+	for _, g := range gone {
+		if g.reason == Deleted {
+			continue // by a request, which has looked
+		}
+		for _, by := range g.subjects() {
+			if err := k.drop(by); err != nil {
+				k.pinNext = append(k.pinNext, held{g.blob, by})
+			}
+		}
+	}
+	if len(k.pinNext) > 0 && k.reruns < 2*maxReruns {
+		k.reruns++
+		return false, nil
+	}
+	for _, g := range gone {
+		if event, ok := g.event(); ok {
+			k.news = append(k.news, event)
+		}
+	}
+	return true, exec(prep(conn, "gone_clear"))
+}
+
+// drop tells that the transaction takes something away, or returns ErrConflict
+// if anybody holds it. Until the end of the transaction nobody can.
+func (k *keeper) drop(by subject) error {
+	err := k.guard.drop(by, k.mark)
+	if err == nil {
+		k.marked = append(k.marked, by)
+	}
+	return err
+}
+
+// stale reports whether the table protects what nobody holds any more.
+func (k *keeper) stale() bool { return k.guard.hasReleased() }
+
+// committed tells that the transaction is committed.
+func (k *keeper) committed() {
+	k.events.publish(k.news)
+	k.flushed, k.pinNext, k.reruns = nil, nil, 0
+	k.pins.committed()
+	k.release()
+}
+
+// rolledBack tells that the transaction has come to nothing.
+func (k *keeper) rolledBack() {
+	k.pins.rolledBack()
+	k.release()
+}
+
+// release lets go of what the transaction was taking away: who waits for it
+// looks again.
+func (k *keeper) release() {
+	k.news = nil
+	for _, by := range k.marked {
+		k.guard.dropped(by)
+	}
+	k.marked = k.marked[:0]
+	close(k.mark)
+}
+
+// uses are when blobs were used since the writer wrote it last. All methods may
+// be called concurrently. The times are of a clock of nanoseconds that never
+// stands still: no two uses have the same.
+type uses struct {
+	mu     sync.Mutex
+	last   int64
+	reads  map[int64]int64 // by blob id
+	writes map[int64]int64 // the same, of pieces that are written
+}
+
+// now returns a time above all that were returned before.
+func (u *uses) now() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.tick()
+}
+
+func (u *uses) tick() int64 {
+	u.last = max(u.last+1, time.Now().UnixNano())
+	return u.last
+}
+
+// read notes that a blob is being read, and reports whether so many are noted
+// that they should be written.
+func (u *uses) read(id int64) (many bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.reads == nil {
+		u.reads = make(map[int64]int64)
+	}
+	u.reads[id] = u.tick()
+	return len(u.reads)%manyUses == 0
+}
+
+// manyUses are written even if there is nothing else to write.
+const manyUses = 8192
+
+// wrote notes that a piece is being written.
+func (u *uses) wrote(id int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.writes == nil {
+		u.writes = make(map[int64]int64)
+	}
+	u.writes[id] = u.tick()
+}
+
+// take returns what was noted, and forgets it. The uses of pieces that are being
+// written are of no use before there is something to evict.
+func (u *uses) take(limited bool) map[int64]int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if limited || len(u.writes) >= manyUses {
+		u.mergeWrites()
+	}
+	noted := u.reads
+	u.reads = nil
+	return noted
+}
+
+// merge has the next take return all that was noted, and reports whether that is
+// anything.
+func (u *uses) merge() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.mergeWrites()
+	return len(u.reads) > 0
+}
+
+func (u *uses) mergeWrites() {
+	if u.reads == nil {
+		u.reads = make(map[int64]int64)
+	}
+	for id, at := range u.writes {
+		u.reads[id] = max(u.reads[id], at)
+	}
+	u.writes = nil
+}
+
+// A removal is a row of gone: what a transaction has taken away.
+type removal struct {
+	seq    int64
+	blob   int64
+	hash   Hash
+	size   int64
+	keys   []string
+	reason Reason
+	whole  bool // the blob itself, not only keys of it
+}
+
+// subjects are what must not be held where this is evicted.
+func (r *removal) subjects() []subject {
+	var list []subject
+	if r.whole && r.hash != (Hash{}) {
+		list = append(list, subject{hash: r.hash})
+	}
+	for _, key := range r.keys {
+		list = append(list, subject{key: key})
+	}
+	return list
+}
+
+// event returns what to tell of it, if anything: nothing of the bytes of a piece
+// that moved to another blob.
+func (r *removal) event() (Event, bool) {
+	return Event{Reason: r.reason, Hash: r.hash, Keys: r.keys, Size: r.size}, len(r.keys) > 0 || r.hash != (Hash{})
+}
+
+// readGone returns what the transaction has taken away since the given row of
+// gone, one removal for each blob, in order.
+func readGone(conn *sqlite.Conn, after int64) ([]*removal, error) {
+	var gone []*removal
+	byBlob := make(map[int64]*removal)
+	stmt := prep(conn, "gone_list")
+	defer stmt.Reset()
+	stmt.SetInt64(":after", after)
+	for {
+		found, err := stmt.Step()
+		if err != nil || !found {
+			return gone, err
+		}
+		id := stmt.GetInt64("blob")
+		r := byBlob[id]
+		if r == nil {
+			r = &removal{blob: id, reason: Deleted}
+			byBlob[id] = r
+			gone = append(gone, r)
+		}
+		r.seq = stmt.GetInt64("seq")
+		r.scan(stmt)
+	}
+}
+
+// scan takes in one row.
+func (r *removal) scan(stmt *sqlite.Stmt) {
+	switch stmt.GetText("what") {
+	case "victim":
+		r.reason = Evicted
+		if !stmt.IsNull("owner") {
+			r.reason = OverQuota
+		}
+	case "key":
+		r.keys = append(r.keys, columnString(stmt, "name"))
+		r.scanBlob(stmt)
+	case "blob":
+		r.whole = true
+		r.scanBlob(stmt)
+	}
+}
+
+func (r *removal) scanBlob(stmt *sqlite.Stmt) {
+	if !stmt.IsNull("size") {
+		r.size = stmt.GetInt64("size")
+	}
+	if !stmt.IsNull("hash") {
+		stmt.GetBytes("hash", r.hash[:])
+	}
+}

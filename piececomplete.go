@@ -1,0 +1,429 @@
+package cairn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+)
+
+// errChanged means that a piece was written to while its hash was computed.
+var errChanged = errors.New("written to meanwhile")
+
+// maxHashings is how often a piece is hashed that is written to meanwhile.
+const maxHashings = 5
+
+// Complete marks the piece complete and returns its hash. It becomes a blob, with
+// its outboard, in one commit; if there is one of the same content, the key names
+// that, and the bytes are dropped. The hash is computed without holding anybody
+// up. Of a piece that is complete already it returns the hash.
+//
+// Errors: [*UnwrittenError] if bytes are missing, [ErrNotFound] if the piece is
+// absent, [ErrConflict] if it is being written to all the time, [ErrFull],
+// [ErrReadOnly], [ErrClosed].
+func (p *Piece) Complete(ctx context.Context) (Hash, error) {
+	hash, err := p.complete(ctx)
+	if err != nil {
+		return Hash{}, fmt.Errorf("complete piece %q: %w", p.key, err)
+	}
+	return hash, nil
+}
+
+func (p *Piece) complete(ctx context.Context) (Hash, error) {
+	if p.s.writer == nil {
+		return Hash{}, ErrReadOnly
+	}
+	if p.size == 0 {
+		return p.s.putPiece(ctx, p.pieceTarget, eofReader{})
+	}
+	state := p.s.pieces.use(p.key)
+	defer p.s.pieces.done(state)
+	for range maxHashings {
+		known := state.snapshot() // before the look at the database
+		row, err := p.look(ctx)
+		switch {
+		case err != nil:
+			return Hash{}, err
+		case row.id == 0:
+			return Hash{}, ErrNotFound
+		case row.State == Complete:
+			return row.hash, nil
+		}
+		c := completion{s: p.s, ctx: ctx, key: p.key, piece: row, known: known, state: state}
+		hash, err := c.commit()
+		if !errors.Is(err, errChanged) {
+			return hash, err
+		}
+	}
+	return Hash{}, fmt.Errorf("%w: %w", ErrConflict, errChanged)
+}
+
+// eofReader has nothing.
+type eofReader struct{}
+
+func (eofReader) Read([]byte) (int, error) { return 0, io.EOF }
+
+// A completion is the making of a blob from a piece.
+type completion struct {
+	s     *Store
+	ctx   context.Context
+	key   string
+	piece pieceRow
+	known pieceCVs
+	state *pieceState
+
+	hash  Hash
+	tiles []tile
+	rest  []int64 // blobs to discard after the commit
+}
+
+// commit hashes the piece and makes it a blob. Its transaction is the point at
+// which the piece is complete: a crash before it leaves the piece as it was, one
+// after it at most rows that nobody sees, which the next Open removes.
+func (c *completion) commit() (Hash, error) {
+	if err := c.compute(); err != nil {
+		return Hash{}, err
+	}
+	if err := c.s.replace(c.ctx, c.hash, int64(len(c.tiles))*pageSize, c.store); err != nil {
+		return Hash{}, err
+	}
+	c.state.completed()
+	c.s.discard(c.ctx, c.rest...)
+	return c.hash, nil
+}
+
+// compute computes the hash and the outboard. Only the groups whose CVs are not
+// known are read.
+func (c *completion) compute() error {
+	builder := bao.Builder{Emit: collectTiles(&c.tiles)}
+	buf := segments.Get().(*[segmentSize]byte)
+	defer segments.Put(buf)
+	for first := int64(0); first < bao.Groups(c.piece.Size); first += segmentGroups {
+		if err := c.computeSegment(&builder, buf, first); err != nil {
+			return err
+		}
+	}
+	root, err := builder.Finish()
+	c.hash = Hash(root)
+	return err
+}
+
+// computeSegment hands the CVs of the groups from first on to the builder. That
+// all of them are there is looked up even where nothing is read.
+func (c *completion) computeSegment(builder *bao.Builder, buf *[segmentSize]byte, first int64) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	size := c.piece.Size
+	end := min(first+segmentGroups, bao.Groups(size))
+	from, to := first*bao.GroupSize, min(end*bao.GroupSize, size)
+	read := false
+	for group := first; group < end; group++ {
+		if _, ok := c.known.at(c.piece.id, group); !ok {
+			read = true
+		}
+	}
+	err := c.s.pool.read(c.ctx, func(conn *sqlite.Conn) error {
+		written, err := writtenBytes(conn, c.piece, from, to)
+		if err != nil {
+			return err
+		}
+		if missing := gaps(written, from, to); len(missing) > 0 {
+			return c.missing(conn)
+		}
+		if read {
+			return readWritten(conn, c.piece, buf[:to-from], from)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for group := first; group < end; group++ {
+		cv, ok := c.known.at(c.piece.id, group)
+		if !ok {
+			start := (group - first) * bao.GroupSize
+			cv = hashGroup(buf[start:start+int64(bao.GroupLen(size, group))], group, size <= bao.GroupSize)
+		}
+		if err := builder.Add(cv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missing returns an error that names all that is missing, or errChanged if the
+// piece has become another one.
+func (c *completion) missing(conn *sqlite.Conn) error {
+	now, err := findPiece(conn, c.key)
+	if err != nil {
+		return err
+	}
+	if now.id != c.piece.id || now.State == Complete {
+		return errChanged
+	}
+	written, err := writtenBytes(conn, now, 0, now.Size)
+	if err != nil {
+		return err
+	}
+	return &UnwrittenError{Key: c.key, Ranges: gaps(written, 0, now.Size)}
+}
+
+// store makes the piece a blob, in the transaction. The writer calls it.
+func (c *completion) store(conn *sqlite.Conn) error {
+	c.rest = nil
+	now, err := findPiece(conn, c.key)
+	if err != nil {
+		return err
+	}
+	if now.id != c.piece.id || now.State != Partial || !c.state.isAt(c.known.revision) {
+		return errChanged
+	}
+	blob, err := findBlob(conn, c.hash)
+	if err != nil {
+		return err
+	}
+	if blob.State == Complete {
+		return c.repoint(conn, blob)
+	}
+	if err := removeRange(conn, "presence_remove", rowID(now.id, 0), rowID(now.id+1, 0)-1); err != nil {
+		return err
+	}
+	if blob.State == Partial {
+		if err := unname(conn, blob.id); err != nil {
+			return err
+		}
+		c.rest = append(c.rest, blob.id)
+	}
+	stmt := prep(conn, "piece_complete")
+	stmt.SetInt64(":id", now.id)
+	stmt.SetBytes(":hash", c.hash[:])
+	stmt.SetInt64(":now", c.s.uses.now())
+	if err := exec(stmt); err != nil {
+		return err
+	}
+	if blob.State == Partial {
+		if err := supersede(conn, blob.id, now.id); err != nil {
+			return err
+		}
+	}
+	return insertTiles(conn, now.id, c.tiles)
+}
+
+// repoint has the key name a blob that is there already, in place of the bytes
+// that were written.
+func (c *completion) repoint(conn *sqlite.Conn, blob blobRow) error {
+	if err := pointKey(conn, c.key, blob.id); err != nil {
+		return err
+	}
+	stmt := prep(conn, "blob_touch")
+	stmt.SetInt64(":id", blob.id)
+	stmt.SetInt64(":now", c.s.uses.now())
+	if err := exec(stmt); err != nil {
+		return err
+	}
+	if bao.Groups(c.piece.Size) <= dropGroups {
+		return removeBlob(conn, c.piece.id)
+	}
+	c.rest = append(c.rest, c.piece.id)
+	return nil
+}
+
+func pointKey(conn *sqlite.Conn, key string, blob int64) error {
+	stmt := prep(conn, "key_point")
+	stmt.SetBytes(":name", []byte(key))
+	stmt.SetInt64(":blob", blob)
+	return exec(stmt)
+}
+
+// Incomplete takes the completion back: the piece is one that is being written
+// again, with all its bytes. Others who have the same content keep it. Of a piece
+// that is absent or not complete there is nothing to take back. Errors:
+// [ErrFull], [ErrReadOnly], [ErrClosed].
+func (p *Piece) Incomplete(ctx context.Context) error {
+	err := p.usable()
+	if err == nil {
+		err = p.s.write(ctx, 0, func(conn *sqlite.Conn) error {
+			piece, err := findPiece(conn, p.key)
+			if err != nil || piece.State != Complete {
+				return err
+			}
+			_, err = p.s.reopenPiece(conn, p.key, piece)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("mark piece %q incomplete: %w", p.key, err)
+	}
+	return nil
+}
+
+// reopenPiece makes a complete piece one that is being written. What nobody else
+// has is used as it is, anything else is copied. The writer calls it.
+func (s *Store) reopenPiece(conn *sqlite.Conn, key string, piece pieceRow) (pieceRow, error) {
+	shared, err := s.isShared(conn, piece)
+	if err != nil {
+		return pieceRow{}, err
+	}
+	reopened := piece
+	reopened.hash, reopened.State = Hash{}, Partial
+	if shared {
+		reopened.id = s.newID()
+		if err := s.copyPiece(conn, piece.id, reopened); err != nil {
+			return pieceRow{}, err
+		}
+		if err := pointKey(conn, key, reopened.id); err != nil {
+			return pieceRow{}, err
+		}
+	}
+	marked, err := markRows(conn, reopened)
+	if err != nil {
+		return pieceRow{}, err
+	}
+	reopened.Stored = marked
+	if err := removeRange(conn, "outboard_remove", rowID(reopened.id, 0), rowID(reopened.id+1, 0)-1); err != nil {
+		return pieceRow{}, err
+	}
+	stmt := prep(conn, "piece_reopen")
+	stmt.SetInt64(":id", reopened.id)
+	stmt.SetInt64(":stored", marked)
+	return reopened, exec(stmt)
+}
+
+// isShared reports whether anybody else has the blob that a piece names, or
+// reads it.
+func (s *Store) isShared(conn *sqlite.Conn, piece pieceRow) (bool, error) {
+	stmt := prep(conn, "piece_shared")
+	stmt.SetInt64(":blob", piece.id)
+	n, err := stepInt(stmt)
+	if err != nil || n != 0 {
+		return true, err
+	}
+	return s.keeper.drop(subject{hash: piece.hash}) != nil, nil
+}
+
+// copyPiece copies the rows of a blob to a new one.
+func (s *Store) copyPiece(conn *sqlite.Conn, from int64, to pieceRow) error {
+	to.Stored = 0
+	if err := s.insertPiece(conn, to); err != nil {
+		return err
+	}
+	stmt := prep(conn, "row_copy")
+	stmt.SetInt64(":from", rowID(from, 0))
+	stmt.SetInt64(":last", rowID(from+1, 0)-1)
+	stmt.SetInt64(":shift", rowID(to.id, 0)-rowID(from, 0))
+	return exec(stmt)
+}
+
+// markRows marks the groups whose rows are there, as they must be, and returns
+// how many bytes they have. Other rows are removed: they are damaged.
+func markRows(conn *sqlite.Conn, piece pieceRow) (stored int64, err error) {
+	a := pieceApplier{conn: conn, piece: piece}
+	var damaged []int64
+	rows := prep(conn, "check_rows")
+	rows.SetInt64(":from", rowID(piece.id, 0))
+	rows.SetInt64(":to", rowID(piece.id+1, 0)-1)
+	defer rows.Reset()
+	for {
+		found, err := rows.Step()
+		if err != nil {
+			return 0, err
+		}
+		if !found {
+			break
+		}
+		group, length := groupOf(rows.ColumnInt64(0)), rows.ColumnInt64(1)
+		if length != int64(bao.GroupLen(piece.Size, group)) {
+			damaged = append(damaged, group)
+			continue
+		}
+		if _, err := a.load(group); err != nil {
+			return 0, err
+		}
+		a.marks |= 1 << (group - a.first)
+		stored += length
+	}
+	for _, group := range damaged {
+		if err := removeRange(conn, "row_remove", rowID(piece.id, group), rowID(piece.id, group)); err != nil {
+			return 0, err
+		}
+	}
+	return stored, a.flush()
+}
+
+// PutPiece stores all that r has, to its end, as a complete piece under a key, in
+// one commit with it, in place of what the key names now. If size is not negative
+// r must have exactly so many bytes, or nothing happens: fewer are
+// [io.ErrUnexpectedEOF], more [ErrMismatch]. opts.Durability means nothing here.
+// Other errors are those of [Store.Add] and [Store.Piece].
+func (s *Store) PutPiece(ctx context.Context, key string, r io.Reader, size int64, opts *PieceOptions) (Hash, error) {
+	target := s.newPiece(ctx, key, size, opts).pieceTarget
+	err := validName("key", key)
+	if err == nil && target.owner != "" {
+		err = validName("owner", target.owner)
+	}
+	if err == nil && size >= 0 {
+		r = &exactReader{r: r, left: size}
+		err = s.capacity.admits(size)
+	}
+	var hash Hash
+	if err == nil {
+		hash, err = s.putPiece(ctx, target, r)
+	}
+	if err != nil {
+		return Hash{}, fmt.Errorf("put piece %q: %w", key, err)
+	}
+	return hash, nil
+}
+
+func (s *Store) putPiece(ctx context.Context, target pieceTarget, r io.Reader) (Hash, error) {
+	var t taken // what the key named before
+	tag, err := s.add(ctx, r, nil, func(conn *sqlite.Conn, blob blobRow) (err error) {
+		t, err = s.take(conn, func(conn *sqlite.Conn) error { return s.putKey(conn, target, blob) })
+		return err
+	})
+	if err != nil {
+		return Hash{}, err
+	}
+	defer tag.Release()
+	t.tell(s)
+	s.discard(ctx, t.rest...)
+	return tag.Hash(), nil
+}
+
+// putKey has a key name a blob.
+func (s *Store) putKey(conn *sqlite.Conn, target pieceTarget, blob blobRow) error {
+	old, err := findPiece(conn, target.key)
+	if err != nil || old.id == blob.id {
+		return err
+	}
+	if old.id != 0 {
+		return pointKey(conn, target.key, blob.id)
+	}
+	owner, err := s.pieceOwner(conn, target.owner, blob.Size)
+	if err != nil {
+		return err
+	}
+	return insertKey(conn, target.key, blob.id, owner)
+}
+
+// An exactReader reads exactly a number of bytes.
+type exactReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (e *exactReader) Read(b []byte) (int, error) {
+	n, err := e.r.Read(b)
+	e.left -= int64(n)
+	switch {
+	case e.left < 0:
+		return n, fmt.Errorf("%w: %d bytes more than stated", ErrMismatch, -e.left)
+	case err == io.EOF && e.left > 0:
+		return n, io.ErrUnexpectedEOF
+	}
+	return n, err
+}

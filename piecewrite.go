@@ -1,0 +1,309 @@
+package cairn
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+)
+
+// Writes to one piece that wait for the writer at the same time are one request:
+// what is common to them, the look-up, the bitmap, the accounting and a row that
+// several of them touch, is done once. A write waits with its caller's bytes;
+// only a group that comes in parts is put together in a buffer.
+
+// A pieceWrite is one caller's write.
+type pieceWrite struct {
+	off       int64
+	data      []byte
+	cvs       []bao.CV // of the whole groups in data, if they could be known
+	withdrawn bool
+}
+
+// A joint is the request of all who write to a piece at the same time. The lock
+// of its piece's state guards writes, until the writer seals it.
+type joint struct {
+	s      *Store
+	target pieceTarget
+	state  *pieceState
+	req    *request
+	writes []*pieceWrite
+	joined int64 // bytes of room that those who came later have reserved
+	sealed bool
+
+	patches []patch // in the order of their groups; the writer owns them
+}
+
+// WriteAt implements [io.WriterAt]: it writes all of b, or nothing and returns an
+// error. When it returns nil, the bytes are as durable as
+// [PieceOptions.Durability] says. Writes may overlap each other; of those at the
+// same time, either may come last. A write to a complete piece makes it one that
+// is being written, with the other bytes it had. Errors: [ErrTooLarge] outside
+// of the piece, or for a piece above the capacity or its owner's quota;
+// [ErrFull]; [ErrMismatch] if the piece has got another size meanwhile;
+// [ErrReadOnly], [ErrClosed], and that of the handle's context.
+func (p *Piece) WriteAt(b []byte, off int64) (int, error) {
+	if err := p.writeAt(b, off); err != nil {
+		return 0, fmt.Errorf("write piece %q: %w", p.key, err)
+	}
+	return len(b), nil
+}
+
+func (p *Piece) writeAt(b []byte, off int64) error {
+	if err := p.usable(); err != nil {
+		return err
+	}
+	if p.s.writer == nil {
+		return ErrReadOnly
+	}
+	if off < 0 {
+		return errNegativeOffset
+	}
+	if off > p.size || int64(len(b)) > p.size-off {
+		return fmt.Errorf("%w: bytes %d..%d of %d", ErrTooLarge, off, off+int64(len(b)), p.size)
+	}
+	if err := p.s.capacity.admits(p.size); err != nil {
+		return err
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	return p.s.writePiece(p.ctx, p.pieceTarget, &pieceWrite{off: off, data: b, cvs: groupCVs(b, off, p.size)})
+}
+
+// groupCVs returns the CVs of the whole groups in b, in the caller's time.
+func groupCVs(b []byte, off, size int64) []bao.CV {
+	first := (off + bao.GroupSize - 1) / bao.GroupSize
+	var cvs []bao.CV
+	for group := first; ; group++ {
+		start, length := group*bao.GroupSize-off, int64(bao.GroupLen(size, group))
+		if length <= 0 || start+length > int64(len(b)) {
+			return cvs
+		}
+		cvs = append(cvs, hashGroup(b[start:start+length], group, size <= bao.GroupSize))
+	}
+}
+
+// writePiece joins those who are waiting to write to the same piece, or is the
+// first of them, and returns the outcome.
+func (s *Store) writePiece(ctx context.Context, target pieceTarget, w *pieceWrite) error {
+	cost := int64(len(w.data)) + requestOverhead
+	if err := s.writer.reserve(ctx, min(cost, queueBytes)); err != nil {
+		return err
+	}
+	state := s.pieces.use(target.key)
+	defer s.pieces.done(state)
+	state.mu.Lock()
+	if j := state.joint; j != nil && j.admits(target, cost) {
+		j.writes = append(j.writes, w)
+		j.joined += cost
+		state.mu.Unlock()
+		return j.wait(ctx, w)
+	}
+	j := &joint{s: s, target: target, state: state, writes: []*pieceWrite{w}}
+	j.req = &request{
+		ctx:   context.WithoutCancel(ctx), // others may join
+		run:   j.run,
+		after: j.after,
+		cost:  min(cost, queueBytes),
+		lazy:  target.relaxed,
+		done:  make(chan struct{}),
+	}
+	state.joint = j
+	state.mu.Unlock()
+	if err := s.writer.push(j.req); err != nil {
+		state.seal(j)
+		j.req.answer(err)
+	}
+	return j.wait(ctx, w)
+}
+
+// admits reports whether another write to the target may join. The caller holds
+// the state's lock.
+func (j *joint) admits(target pieceTarget, cost int64) bool {
+	return j.target == target && j.req.cost+j.joined+cost <= batchBytes
+}
+
+// wait returns the outcome of a write. Until the writer has begun with it, ctx
+// can withdraw it.
+func (j *joint) wait(ctx context.Context, w *pieceWrite) error {
+	select {
+	case <-j.req.done:
+		return j.req.err
+	case <-ctx.Done():
+	}
+	j.state.mu.Lock()
+	w.withdrawn = !j.sealed
+	j.state.mu.Unlock()
+	if w.withdrawn {
+		return context.Cause(ctx)
+	}
+	<-j.req.done
+	return j.req.err
+}
+
+// run makes the writes. The writer calls it.
+func (j *joint) run(conn *sqlite.Conn) error {
+	if j.state.seal(j) {
+		j.s.writer.room.Release(j.joined)
+		j.req.cost += j.joined
+		j.writes = slices.DeleteFunc(j.writes, func(w *pieceWrite) bool { return w.withdrawn })
+		j.patches = makePatches(j.writes)
+	}
+	if len(j.writes) == 0 {
+		return nil
+	}
+	piece, err := j.s.openForWriting(conn, j.target, j.end())
+	if err != nil {
+		return err
+	}
+	j.state.changed(piece.id, piece.Size)
+	a := pieceApplier{conn: conn, piece: piece}
+	if err := a.apply(j.patches); err != nil {
+		return err
+	}
+	if err := j.s.account(conn, piece, a.stored); err != nil {
+		return err
+	}
+	return j.s.survived(conn, piece.id)
+}
+
+// end returns the end of what is written.
+func (j *joint) end() (end int64) {
+	for _, w := range j.writes {
+		end = max(end, w.off+int64(len(w.data)))
+	}
+	return end
+}
+
+// after tells the piece's state what has been committed.
+func (j *joint) after() {
+	if len(j.writes) > 0 {
+		j.state.committed(j.patches)
+	}
+}
+
+// account adds what a piece has grown by, and notes its use: at once, where that
+// may matter for what is evicted.
+func (s *Store) account(conn *sqlite.Conn, piece pieceRow, stored int64) error {
+	now := piece.LastUsed.UnixNano()
+	if s.keeper.limited.Load() {
+		now = s.uses.now()
+	} else {
+		s.uses.wrote(piece.id)
+		if stored == 0 {
+			return nil
+		}
+	}
+	stmt := prep(conn, "piece_grow")
+	stmt.SetInt64(":id", piece.id)
+	stmt.SetInt64(":bytes", stored)
+	stmt.SetInt64(":now", now)
+	return exec(stmt)
+}
+
+// openForWriting returns the piece that a target means, in a state to be written
+// to: it makes one that is absent, takes back the completion of a complete one,
+// and enlarges one that grows. The writer calls it.
+func (s *Store) openForWriting(conn *sqlite.Conn, target pieceTarget, end int64) (pieceRow, error) {
+	piece, err := findPiece(conn, target.key)
+	if err != nil {
+		return pieceRow{}, err
+	}
+	if piece.id == 0 {
+		if target.grows {
+			target.size = end
+		}
+		return s.createPiece(conn, target)
+	}
+	if !target.grows && piece.Size != target.size {
+		return pieceRow{}, fmt.Errorf("%w: its size is %d, not %d", ErrMismatch, piece.Size, target.size)
+	}
+	if piece.State == Complete {
+		if piece, err = s.reopenPiece(conn, target.key, piece); err != nil {
+			return pieceRow{}, err
+		}
+	}
+	if piece.Size < end {
+		return growPiece(conn, piece, end)
+	}
+	return piece, nil
+}
+
+// createPiece makes a piece of which nothing is written.
+func (s *Store) createPiece(conn *sqlite.Conn, target pieceTarget) (pieceRow, error) {
+	owner, err := s.pieceOwner(conn, target.owner, target.size)
+	if err != nil {
+		return pieceRow{}, err
+	}
+	piece := pieceRow{blobRow{id: s.newID(), Status: Status{State: Partial, Size: target.size, SizeProven: true}}, owner}
+	if err := s.insertPiece(conn, piece); err != nil {
+		return pieceRow{}, err
+	}
+	return piece, insertKey(conn, target.key, piece.id, owner)
+}
+
+// insertPiece makes the blob of a piece that is being written.
+func (s *Store) insertPiece(conn *sqlite.Conn, piece pieceRow) error {
+	stmt := prep(conn, "piece_insert")
+	stmt.SetInt64(":id", piece.id)
+	stmt.SetInt64(":size", piece.Size)
+	stmt.SetInt64(":stored", piece.Stored)
+	stmt.SetInt64(":now", s.uses.now())
+	return exec(stmt)
+}
+
+// pieceOwner returns the id of a new piece's owner, 0 for nobody.
+func (s *Store) pieceOwner(conn *sqlite.Conn, name string, size int64) (int64, error) {
+	if name == "" {
+		return 0, nil
+	}
+	owner, err := makeOwner(conn, name)
+	if err == nil {
+		err = owner.admits(size)
+	}
+	return owner.id, err
+}
+
+func insertKey(conn *sqlite.Conn, key string, blob, owner int64) error {
+	stmt := prep(conn, "key_insert")
+	stmt.SetBytes(":name", []byte(key))
+	stmt.SetInt64(":blob", blob)
+	if owner != 0 {
+		stmt.SetInt64(":owner", owner)
+	} else {
+		stmt.SetNull(":owner")
+	}
+	return exec(stmt)
+}
+
+// A patch is what a write changes in one group.
+type patch struct {
+	group    int64
+	from, to int // in the group
+	data     []byte
+	cv       *bao.CV // of the whole group, if it is one and known
+}
+
+// makePatches cuts writes along the groups. Patches of the same group stay in
+// the order of the writes.
+func makePatches(writes []*pieceWrite) []patch {
+	var list []patch
+	for _, w := range writes {
+		cvs := w.cvs
+		for data, off := w.data, w.off; len(data) > 0; {
+			from := int(off % bao.GroupSize)
+			n := min(len(data), bao.GroupSize-from)
+			p := patch{group: off / bao.GroupSize, from: from, to: from + n, data: data[:n]}
+			if from == 0 && len(cvs) > 0 {
+				p.cv, cvs = &cvs[0], cvs[1:]
+			}
+			list = append(list, p)
+			data, off = data[n:], off+int64(n)
+		}
+	}
+	slices.SortStableFunc(list, func(x, y patch) int { return int(x.group - y.group) })
+	return list
+}

@@ -1,0 +1,1 @@
+select exists (select 1 from "key" where "blob" = :blob) or exists (select 1 from "owned" where "blob" = :blob) as "claimed";

@@ -1,0 +1,1 @@
+update "blob" set "stored" = "stored" + :bytes where "id" = :id;

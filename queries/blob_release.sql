@@ -1,0 +1,1 @@
+update "blob" set "added" = 0 where "id" = :blob;

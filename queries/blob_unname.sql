@@ -1,0 +1,1 @@
+update "blob" set "hash" = null where "id" = :id;

@@ -1,0 +1,1 @@
+select "stored" as "stored" from "blob" where "id" = :id and "protected" = 0;

@@ -1,0 +1,1 @@
+select "value" as "capacity" from "setting" where "name" = 'capacity';

@@ -1,0 +1,1 @@
+select "ranges" as "ranges" from "fragment" where "id" = :id;

@@ -1,0 +1,1 @@
+delete from "fragment" where "id" between :from and :to;

@@ -1,0 +1,1 @@
+insert into "key" ("name", "blob", "owner") values (:name, :blob, :owner);

@@ -1,0 +1,1 @@
+update "key" set "blob" = :blob where "name" = :name;

@@ -1,0 +1,1 @@
+update "key" set "name" = :to where "name" = :name;

@@ -1,0 +1,1 @@
+delete from "owned" where "blob" between :from and :to;

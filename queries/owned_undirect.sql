@@ -1,0 +1,1 @@
+update "owned" set "direct" = 0 where "owner" = :owner and "blob" = :blob;

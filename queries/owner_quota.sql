@@ -1,0 +1,1 @@
+update "owner" set "quota" = :quota where "id" = :id;

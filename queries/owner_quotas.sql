@@ -1,0 +1,1 @@
+select exists (select 1 from "owner" where "quota" is not null) as "quotas";

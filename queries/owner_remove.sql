@@ -1,0 +1,1 @@
+delete from "owner" where "id" = :owner;

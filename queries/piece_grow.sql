@@ -1,0 +1,1 @@
+update "blob" set "stored" = "stored" + :bytes, "last_used" = max("last_used", :now) where "id" = :id;

@@ -1,0 +1,1 @@
+update "blob" set "hash" = null, "state" = 1, "stored" = :stored where "id" = :id;

@@ -1,0 +1,1 @@
+update "blob" set "size" = :size where "id" = :id;

@@ -1,0 +1,1 @@
+select "used" as "used" from "usage";

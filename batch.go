@@ -104,6 +104,7 @@ type writer struct {
 	closeMu sync.RWMutex
 	closed  bool
 
+	untidy   bool  // written since space was last given back; for run
 	bulkRest int64 // bytes to write before bulk mode is tried again; for run
 
 	// failed is set once the outcome of a sync is unknown: what SQLite then
@@ -235,7 +236,12 @@ func (w *writer) close() error {
 // run executes requests until the queue is closed and empty.
 func (w *writer) run() {
 	defer close(w.synced)
-	for req := range w.queue {
+	for {
+		req, ok := w.rest()
+		if !ok {
+			return
+		}
+		w.untidy = true
 		if req.bulk {
 			req = w.runBulk(req)
 		}

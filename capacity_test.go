@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -188,5 +189,27 @@ func TestQuotas(t *testing.T) {
 	mustHave(t, s, free)
 	mustNotHave(t, s, shared)
 	mustNotHave(t, s, content(4, 1_000))
+	mustBeSound(t, s)
+}
+
+// TestSpaceGoesBack empties a store and waits until its file has shrunk.
+func TestSpaceGoesBack(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	for i := range 20 {
+		putPiece(t, s, fmt.Sprint(i), content(uint64(i), 1<<20), nil)
+	}
+	if _, err := s.DeletePieces(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		st, err := s.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.FreeBytes == 0 && st.WALBytes == 0 && st.FileBytes < 1<<20 {
+			break
+		}
+		runtime.Gosched()
+	}
 	mustBeSound(t, s)
 }

@@ -32,7 +32,7 @@ type checkpointer struct {
 	conn  *sqlite.Conn // used by loop; by the writer while that is waiting
 	pool  *pool
 	log   *slog.Logger
-	kick  chan bool // true: catch up completely, the writer is waiting
+	kick  chan checkpointMode
 	reply chan walState
 	ended chan struct{}
 
@@ -40,6 +40,21 @@ type checkpointer struct {
 	running  bool
 	estimate int64 // bytes in the WAL
 	next     int64 // estimate at which the next checkpoint starts
+}
+
+// A checkpointMode says how far a checkpoint goes.
+type checkpointMode int
+
+const (
+	passive  checkpointMode = iota // as far as nobody has to wait
+	restart                        // completely: the writer is waiting, and begins the WAL again
+	truncate                       // the same, and the WAL is made empty
+)
+
+var checkpointPragmas = [...]string{
+	passive:  "pragma wal_checkpoint(passive)",
+	restart:  "pragma wal_checkpoint(restart)",
+	truncate: "pragma wal_checkpoint(truncate)",
 }
 
 // walState is what a checkpoint found: the bytes in the WAL and whether all
@@ -53,7 +68,7 @@ func newCheckpointer(p *pool, log *slog.Logger) (*checkpointer, error) {
 	c := &checkpointer{
 		pool:  p,
 		log:   log,
-		kick:  make(chan bool, 1),
+		kick:  make(chan checkpointMode, 1),
 		reply: make(chan walState, 1),
 		ended: make(chan struct{}),
 		next:  checkpointBytes,
@@ -82,9 +97,9 @@ func (c *checkpointer) suspend() error {
 
 func (c *checkpointer) loop() {
 	defer close(c.ended)
-	for full := range c.kick {
-		c.pool.releaseSnapshots(full)
-		state := c.checkpoint(full)
+	for mode := range c.kick {
+		c.pool.releaseSnapshots(mode != passive)
+		state := c.checkpoint(mode)
 		c.pool.keepSnapshots()
 		c.reply <- state
 	}
@@ -92,16 +107,12 @@ func (c *checkpointer) loop() {
 
 // checkpoint runs one checkpoint. An error of it endangers nothing: the pages
 // stay in the WAL, the next checkpoint meets it again, and Close returns it.
-func (c *checkpointer) checkpoint(full bool) (state walState) {
-	pragma := "pragma wal_checkpoint(passive)"
-	if full {
-		pragma = "pragma wal_checkpoint(restart)"
-	}
-	err := sqlitex.ExecuteTransient(c.conn, pragma, &sqlitex.ExecOptions{
+func (c *checkpointer) checkpoint(mode checkpointMode) (state walState) {
+	err := sqlitex.ExecuteTransient(c.conn, checkpointPragmas[mode], &sqlitex.ExecOptions{
 		ResultFunc: func(stmt *sqlite.Stmt) error {
 			frames, moved := stmt.ColumnInt64(1), stmt.ColumnInt64(2)
 			state.bytes = frames * (pageSize + 24)
-			state.done = full && stmt.ColumnInt64(0) == 0 && frames == moved
+			state.done = mode != passive && stmt.ColumnInt64(0) == 0 && frames == moved
 			return nil
 		},
 	})
@@ -129,7 +140,7 @@ func (c *checkpointer) wrote(bytes int64, requests int) {
 	c.next = c.estimate + checkpointBytes
 	if c.estimate < walLimit {
 		if !c.running {
-			c.kick <- false
+			c.kick <- passive
 			c.running = true
 		}
 		return
@@ -143,8 +154,18 @@ func (c *checkpointer) catchUp() {
 	if c.running {
 		c.took(<-c.reply)
 	}
-	c.kick <- true
+	c.kick <- restart
 	c.took(<-c.reply)
+}
+
+// truncate begins to move the whole WAL into the database, and to give the WAL's
+// space back to the file system. The writer calls it, and goes on.
+func (c *checkpointer) truncate() {
+	if c.running {
+		c.took(<-c.reply)
+	}
+	c.kick <- truncate
+	c.running = true
 }
 
 // took notes the outcome of a checkpoint.
@@ -165,7 +186,7 @@ func (c *checkpointer) close() error {
 	}
 	close(c.kick)
 	<-c.ended
-	err := execText(c.conn, "pragma wal_checkpoint(truncate)")
+	err := execText(c.conn, checkpointPragmas[truncate])
 	if closeErr := c.conn.Close(); err == nil {
 		err = closeErr
 	}

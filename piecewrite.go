@@ -73,6 +73,30 @@ func (p *Piece) writeAt(b []byte, off int64) error {
 	return p.s.writePiece(p.ctx, p.pieceTarget, &pieceWrite{off: off, data: b, cvs: groupCVs(b, off, p.size)})
 }
 
+// writeGrowing writes to a piece that becomes as large as is needed.
+func (s *Store) writeGrowing(ctx context.Context, key string, b []byte, off int64, opts *PieceOptions) (int, error) {
+	if s.writer == nil {
+		return 0, ErrReadOnly
+	}
+	target := s.newPiece(ctx, key, 0, opts).pieceTarget
+	target.grows = true
+	end := off + int64(len(b))
+	err := validName("key", key)
+	switch {
+	case err != nil:
+	case off < 0:
+		err = errNegativeOffset
+	case end < off || end > MaxBlobSize:
+		err = fmt.Errorf("%w: bytes %d..%d", ErrTooLarge, off, end)
+	case len(b) > 0:
+		err = s.writePiece(ctx, target, &pieceWrite{off: off, data: b})
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
 // groupCVs returns the CVs of the whole groups in b, in the caller's time.
 func groupCVs(b []byte, off, size int64) []bao.CV {
 	first := (off + bao.GroupSize - 1) / bao.GroupSize
@@ -209,6 +233,9 @@ func (s *Store) account(conn *sqlite.Conn, piece pieceRow, stored int64) error {
 // and enlarges one that grows. The writer calls it.
 func (s *Store) openForWriting(conn *sqlite.Conn, target pieceTarget, end int64) (pieceRow, error) {
 	piece, err := findPiece(conn, target.key)
+	if err == nil {
+		err = s.capacity.admits(max(end, target.size))
+	}
 	if err != nil {
 		return pieceRow{}, err
 	}

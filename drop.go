@@ -61,7 +61,7 @@ func (s *Store) remove(ctx context.Context, change func(conn *sqlite.Conn) error
 	err := s.writer.submit(ctx, 0, func(conn *sqlite.Conn) (err error) {
 		t, err = s.take(conn, change)
 		return err
-	}, func() { t.tell(s) })
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -109,13 +109,6 @@ func (s *Store) take(conn *sqlite.Conn, change func(conn *sqlite.Conn) error) (t
 		}
 	}
 	return t, nil
-}
-
-// tell tells the observers what is gone, after the commit.
-func (t *taken) tell(s *Store) {
-	for _, r := range t.gone {
-		s.observers.reset(r.hash)
-	}
 }
 
 // hideBlob makes a blob invisible. Its rows are to be discarded.

@@ -20,9 +20,10 @@ import (
 // it writes the uses that were noted in memory, keeps the table pin, and finds
 // out what is gone. The writer's goroutine owns its fields, except where noted.
 type keeper struct {
-	guard  *guard
-	uses   *uses
-	events *events
+	guard     *guard
+	uses      *uses
+	events    *events
+	observers *observers
 
 	// limited tells whether there is a capacity or a quota. Anybody may read it.
 	limited atomic.Bool
@@ -30,14 +31,21 @@ type keeper struct {
 	mark    chan struct{} // of the transaction: closed when it has ended
 	marked  []subject
 	news    []Event // of what the transaction takes away
+	unnamed []Hash  // blobs that it makes pieces being written again
 	pins    pinTable
 	pinNext []held          // to be pinned by the next transaction
 	flushed map[int64]int64 // uses that the transaction has written
 	reruns  int             // of the transaction
 }
 
-func newKeeper(g *guard, u *uses, e *events) *keeper {
-	return &keeper{guard: g, uses: u, events: e, pins: newPinTable(g)}
+func newKeeper(s *Store) *keeper {
+	return &keeper{
+		guard:     &s.guard,
+		uses:      &s.uses,
+		events:    &s.events,
+		observers: &s.observers,
+		pins:      newPinTable(&s.guard),
+	}
 }
 
 // maxReruns is how often a transaction is run again for what it has met, before
@@ -132,6 +140,12 @@ func (k *keeper) stale() bool { return k.guard.hasReleased() }
 // committed tells that the transaction is committed.
 func (k *keeper) committed() {
 	k.events.publish(k.news)
+	for _, event := range k.news {
+		k.observers.reset(event.Hash)
+	}
+	for _, hash := range k.unnamed {
+		k.observers.reset(hash)
+	}
 	k.flushed, k.pinNext, k.reruns = nil, nil, 0
 	k.pins.committed()
 	k.release()
@@ -146,7 +160,7 @@ func (k *keeper) rolledBack() {
 // release lets go of what the transaction was taking away: who waits for it
 // looks again.
 func (k *keeper) release() {
-	k.news = nil
+	k.news, k.unnamed = nil, nil
 	for _, by := range k.marked {
 		k.guard.dropped(by)
 	}

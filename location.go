@@ -148,7 +148,7 @@ func (loc location) openWriter(ctx context.Context) (_ *sqlite.Conn, err error) 
 			return nil, err
 		}
 	}
-	return conn, prepareAll(conn)
+	return conn, prepareAll(conn, true)
 }
 
 // checkVersion refuses other applications' databases and those of later

@@ -279,6 +279,9 @@ func (s *Store) reopenPiece(conn *sqlite.Conn, key string, piece pieceRow) (piec
 			return pieceRow{}, err
 		}
 	}
+	if !shared {
+		s.keeper.unnamed = append(s.keeper.unnamed, piece.hash)
+	}
 	marked, err := markRows(conn, reopened)
 	if err != nil {
 		return pieceRow{}, err
@@ -389,7 +392,6 @@ func (s *Store) putPiece(ctx context.Context, target pieceTarget, r io.Reader) (
 		return Hash{}, err
 	}
 	defer tag.Release()
-	t.tell(s)
 	s.discard(ctx, t.rest...)
 	return tag.Hash(), nil
 }

@@ -76,14 +76,18 @@ var control = []string{
 }
 
 // prepareAll prepares every statement, so that one which the schema does not
-// allow is an error here and cannot be one later.
-func prepareAll(conn *sqlite.Conn) error {
+// allow is an error here and cannot be one later. A connection that only reads
+// is spared those that write, whose triggers make them long programs.
+func prepareAll(conn *sqlite.Conn, writes bool) error {
 	for _, text := range control {
 		if _, err := conn.Prepare(text); err != nil {
 			return err
 		}
 	}
 	for name, text := range queries {
+		if !writes && !strings.HasPrefix(text, "select") {
+			continue
+		}
 		_, err := conn.Prepare(text)
 		if sqlite.ErrCode(err) == sqlite.ResultError { // no such table or column
 			return fmt.Errorf("%w: query %s: %w", ErrCorrupt, name, err)
@@ -275,7 +279,7 @@ func (p *pool) pop() (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := prepareAll(conn); err != nil {
+	if err := prepareAll(conn, false); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return &reader{Conn: conn}, nil

@@ -286,7 +286,7 @@ func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
 		return false, err
 	}
 	s.capacity.Store(capacity)
-	s.keeper = newKeeper(&s.guard, &s.uses, &s.events)
+	s.keeper = newKeeper(s)
 	s.keeper.limited.Store(quotas || capacity != Unlimited)
 	stmt := prep(conn, "blob_hidden")
 	stmt.SetInt64(":after", 0)

@@ -87,15 +87,16 @@ func (a *pieceApplier) putWhole(group int64, data []byte, present bool) error {
 	if present {
 		return putRow(a.conn, a.piece.id, group, data)
 	}
+	a.marks |= 1 << (group - a.first)
+	a.stored += int64(len(data))
+	if inserted, err := tryRow(a.conn, a.piece.id, group, data); err != nil || inserted {
+		return err
+	}
 	old, err := a.fragmentLen(group)
 	if err != nil {
 		return err
 	}
-	a.stored += int64(len(data) - old)
-	a.marks |= 1 << (group - a.first)
-	if old == 0 {
-		return insertRow(a.conn, a.piece.id, group, data)
-	}
+	a.stored -= int64(old)
 	if err := removeFragment(a.conn, a.piece.id, group); err != nil {
 		return err
 	}
@@ -201,6 +202,15 @@ func putRow(conn *sqlite.Conn, id, group int64, data []byte) error {
 	stmt.SetInt64(":id", rowID(id, group))
 	stmt.SetBytes(":data", data)
 	return exec(stmt)
+}
+
+// tryRow inserts a row, unless there is one, and reports whether it has.
+func tryRow(conn *sqlite.Conn, id, group int64, data []byte) (inserted bool, err error) {
+	stmt := prep(conn, "row_try")
+	stmt.SetInt64(":id", rowID(id, group))
+	stmt.SetBytes(":data", data)
+	err = exec(stmt)
+	return conn.Changes() > 0, err
 }
 
 // readRow reads a row, which must have exactly the length of buf.

@@ -188,7 +188,7 @@ func (j *joint) run(conn *sqlite.Conn) error {
 	if err := a.apply(j.patches); err != nil {
 		return err
 	}
-	if err := j.s.account(conn, piece, a.stored); err != nil {
+	if err := j.s.account(conn, piece.id, a.stored); err != nil {
 		return err
 	}
 	return j.s.survived(conn, piece.id)
@@ -211,20 +211,21 @@ func (j *joint) after() {
 
 // account adds what a piece has grown by, and notes its use: at once, where that
 // may matter for what is evicted.
-func (s *Store) account(conn *sqlite.Conn, piece pieceRow, stored int64) error {
-	now := piece.LastUsed.UnixNano()
+func (s *Store) account(conn *sqlite.Conn, id, stored int64) error {
 	if s.keeper.limited.Load() {
-		now = s.uses.now()
-	} else {
-		s.uses.wrote(piece.id)
-		if stored == 0 {
-			return nil
-		}
+		stmt := prep(conn, "piece_grow")
+		stmt.SetInt64(":id", id)
+		stmt.SetInt64(":bytes", stored)
+		stmt.SetInt64(":now", s.uses.now())
+		return exec(stmt)
 	}
-	stmt := prep(conn, "piece_grow")
-	stmt.SetInt64(":id", piece.id)
+	s.uses.wrote(id)
+	if stored == 0 {
+		return nil
+	}
+	stmt := prep(conn, "blob_grow")
+	stmt.SetInt64(":id", id)
 	stmt.SetInt64(":bytes", stored)
-	stmt.SetInt64(":now", now)
 	return exec(stmt)
 }
 

@@ -186,7 +186,8 @@ CREATE TRIGGER "blob_update" after update of "state", "hash", "size", "stored" o
     "used" = "used" + new."stored" - old."stored";
 end;
 
-CREATE TRIGGER "blob_used" after update of "last_used", "protected" on "blob" begin
+CREATE TRIGGER "blob_used" after update of "last_used", "protected" on "blob"
+when new."last_used" != old."last_used" or new."protected" != old."protected" begin
   update "owned" set "last_used" = new."last_used", "protected" = new."protected" where "blob" = new."id";
 end;
 

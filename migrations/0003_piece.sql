@@ -190,7 +190,8 @@ create trigger "blob_hide" after update of "state" on "blob" when new."state" = 
   delete from "pin" where "blob" = old."id";
 end;
 
-create trigger "blob_used" after update of "last_used", "protected" on "blob" begin
+create trigger "blob_used" after update of "last_used", "protected" on "blob"
+when new."last_used" != old."last_used" or new."protected" != old."protected" begin
   update "owned" set "last_used" = new."last_used", "protected" = new."protected" where "blob" = new."id";
 end;
 

@@ -1,0 +1,1 @@
+insert into "row" ("id", "data") values (:id, :data) on conflict ("id") do nothing;

@@ -92,7 +92,7 @@ CREATE INDEX "blob_protected" on "blob" ("id") where "protected" > 0;
 
 CREATE INDEX "key_blob" on "key" ("blob");
 
-CREATE INDEX "key_owner" on "key" ("owner", "name", "blob") where "owner" is not null;
+CREATE INDEX "key_owner" on "key" ("owner", "name", "blob") where "owner" > 0;
 
 CREATE INDEX "owned_blob" on "owned" ("blob");
 

@@ -28,7 +28,7 @@ create table "key" (
   "owner" integer
 ) strict, without rowid;
 create index "key_blob" on "key" ("blob");
-create index "key_owner" on "key" ("owner", "name", "blob") where "owner" is not null;
+create index "key_owner" on "key" ("owner", "name", "blob") where "owner" > 0;
 
 -- pieces: keys it has. bytes: stored of all blobs it has, each counted once.
 create table "owner" (

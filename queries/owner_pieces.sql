@@ -3,6 +3,6 @@ select "key"."name" as "name", "owner"."name" as "owner", "size" as "size", "sta
 from "key" indexed by "key_owner"
 join "blob" on "blob"."id" = "key"."blob"
 join "owner" on "owner"."id" = "key"."owner"
-where "key"."owner" = :owner and "key"."name" > :after
+where "key"."owner" = :owner and "key"."owner" > 0 and "key"."name" > :after
 order by "key"."name"
 limit :limit;

@@ -45,8 +45,8 @@ func init() {
 	m.Set("sync_ns", &counters.syncNanos)
 }
 
-// A request is one caller's change. It runs inside a savepoint of its own, so
-// that it is done wholly or not at all and its failure hurts no neighbour.
+// A request is one caller's change. It is done wholly or not at all, and its
+// failure hurts no neighbour.
 type request struct {
 	ctx context.Context
 	// run makes the change. It may be called again, from the start, when the
@@ -288,6 +288,10 @@ type batch struct {
 	bytes   int64      // of both
 	began   time.Time
 	ended   bool // takes no more requests
+	// careful is set when a request has failed: then each one gets a savepoint.
+	// Before that, one that fails takes the transaction along, and the others
+	// run again; that is rare, and a savepoint has its price.
+	careful bool
 	full    <-chan time.Time
 
 	// Once the sync of the batch before is over, synced has its outcome, and
@@ -479,22 +483,24 @@ func (b *batch) runAll() bool {
 			b.waiting = append([]*request{req}, b.waiting...)
 		default:
 			req.answer(mapSQLite(err))
-			if len(b.done) > 0 && !b.w.conn.AutocommitEnabled() {
-				continue
+			if b.careful && !b.w.conn.AutocommitEnabled() {
+				continue // nothing of it is left
 			}
 		}
+		b.careful = true
 		b.rollback()
 		return false
 	}
 	return true
 }
 
-// attempt runs one request, in a savepoint; the first one's is the transaction.
+// attempt runs one request: in a savepoint, if one of the batch has failed
+// already.
 func (b *batch) attempt(req *request) error {
-	if len(b.done) == 0 {
-		return req.run(b.w.conn)
+	if b.careful {
+		return inSavepoint(b.w.conn, req)
 	}
-	return inSavepoint(b.w.conn, req)
+	return req.run(b.w.conn)
 }
 
 // inSavepoint runs a request in a savepoint of the open transaction. If it

@@ -1,5 +1,5 @@
-// Package cairn keeps content-addressed blobs in one SQLite file, verified on
-// every read. It is made for torrent and p2p clients; it is pure Go.
+// Package cairn keeps the pieces of a torrent or p2p client, and content-addressed
+// blobs, in one SQLite file, verified on every read. It is pure Go.
 //
 // # The model
 //
@@ -33,6 +33,28 @@
 // Whole chunk groups are kept; a part of one is verified and forgotten, because
 // it could not be verified again. Ask for whole ones: [bao.Ranges.Groups].
 //
+// # Pieces
+//
+// A piece is bytes under a caller's key, of a size that is known, written in any
+// order by any number of goroutines ([Store.Piece], [Piece.WriteAt]). Exactly
+// what was acknowledged is there, after a crash too; what was not written is an
+// [*UnwrittenError], never zeros. [Piece.Complete] computes the hash and makes the
+// piece a blob, in one commit; content that is there already, under another key
+// or as a blob, is kept once. [Store.Pieces] lists them, [NewProvider] gives them
+// file-like names.
+//
+// # Capacity and owners
+//
+// [Store.SetCapacity] bounds the bytes that are kept. When more comes, what was
+// used longest ago goes, in the same commit; reads and writes are uses. Never
+// evicted is what a temp tag, an open reader or a [Pin] protects; when that fills
+// the capacity, writes are [ErrFull]. What is larger than the capacity is
+// [ErrTooLarge] before anything is written. [Store.Events] tells what is gone.
+//
+// An [Owner], such as a torrent, has pieces and blobs, and may have a quota of its
+// own. What several owners have is stored once. [Owner.Delete] drops an owner
+// with all that only it has, in one commit.
+//
 // # One commit, durable
 //
 // A change is one transaction, or a row of transactions whose work nobody sees
@@ -44,8 +66,10 @@
 //
 // # Lifetimes
 //
-// [Store.Close] ends everything. A [Blob] and a [TempTag] protect content from
-// deletion until they are closed or released; both end with the process.
+// [Store.Close] ends everything; it is an error, which names it, that a reader
+// was never closed. A [Blob], a [PieceReader], a [Pin] and a [TempTag] protect
+// content from eviction and deletion until they are closed or released; all end
+// with the process. A [Piece] and an [Owner] are names, and protect nothing.
 //
 // # Concurrency
 //
@@ -59,9 +83,13 @@
 //
 // A blob has at most [MaxBlobSize] bytes, 1 TiB. Memory does not grow with the
 // size or the number of blobs: a store holds up to 16 MiB of waiting writes,
-// 16 MiB of pages to be written, 8 MiB of hashes, up to 1 MiB for each reading
-// connection, and a few MiB for each large add or import that is under way. The database must be on a local file system: SQLite's
-// write-ahead log does not work over a network.
+// 16 MiB of pages to be written, 8 MiB of hashes, 4 MiB of those of pieces that
+// are being written, up to 1 MiB for each reading connection, and a few MiB for
+// each large add or import that is under way. A key and an owner's name have at
+// most [MaxKeySize] bytes. The capacity bounds payload: each blob costs some 200
+// bytes beside it, each piece 100 and its key, which matters for tiny ones. The
+// database must be on a local file system: SQLite's write-ahead log does not work
+// over a network.
 //
 // # Errors
 //
@@ -73,5 +101,6 @@
 // The expvar map "cairn" counts batches, requests and bytes committed, and the
 // nanoseconds spent on commits (commit_ns) and on making them durable
 // (sync_ns), over all stores of the process. The goroutines of a store carry
-// the pprof label "cairn". The sqlite3 shell shows blobs in the view "blobs".
+// the pprof label "cairn". The sqlite3 shell shows what is stored in the views
+// "blobs", "pieces" and "owners".
 package cairn

@@ -11,6 +11,8 @@ import (
 var (
 	MapSQLite   = mapSQLite
 	PrefixRange = prefixRange
+	PrefixEnd   = prefixEnd
+	ParseOffset = parseOffset
 	Queries     = queries
 	Migrations  = migrations
 )

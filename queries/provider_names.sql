@@ -1,0 +1,1 @@
+select "name" as "name" from "key" where "name" >= :from and "name" < :to order by "name";

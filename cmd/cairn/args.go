@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -54,3 +56,14 @@ func valuedFlags(node *kong.Node) map[string]bool {
 	visit(node)
 	return valued
 }
+
+// exactString has an argument taken byte by byte: the parser's own way makes
+// U+FFFD of what is no UTF-8, and so another path or key.
+var exactString = kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
+	token, err := ctx.Scan.PopValue("string")
+	if err != nil {
+		return err
+	}
+	target.SetString(fmt.Sprint(token.Value))
+	return nil
+})

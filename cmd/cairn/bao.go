@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/cairnstore/cairn"
 	"github.com/cairnstore/cairn/bao"
@@ -66,16 +65,13 @@ func (baoDecodeCmd) Help() string {
 
 // Validate is called by the parser.
 func (c *baoDecodeCmd) Validate() error {
-	if c.File == "" {
-		return errors.New("<file> must name a file")
-	}
-	return nil
+	return validFile(c.File)
 }
 
 func (c *baoDecodeCmd) Run(ctx context.Context, a *app) (err error) {
 	// Opened first: without a response no database is made. And closed last,
 	// because it may be the database itself, whose locks would go with it.
-	in, closeIn, err := c.open(a)
+	in, closeIn, err := a.openInput(c.File)
 	if err != nil {
 		return err
 	}
@@ -87,18 +83,6 @@ func (c *baoDecodeCmd) Run(ctx context.Context, a *app) (err error) {
 	defer closing(store, &err)
 	err = c.decode(ctx, store, in, a)
 	return errors.Join(err, c.print(ctx, store, a))
-}
-
-// open returns the response, and what closes it.
-func (c *baoDecodeCmd) open(a *app) (io.Reader, func() error, error) {
-	if c.File == stdinPath {
-		return a.in, func() error { return nil }, nil
-	}
-	f, err := os.Open(c.File)
-	if err != nil {
-		return nil, nil, err
-	}
-	return f, f.Close, nil
 }
 
 func (c *baoDecodeCmd) decode(ctx context.Context, store *cairn.Store, in io.Reader, a *app) error {
@@ -126,18 +110,4 @@ func (c *baoDecodeCmd) print(ctx context.Context, store *cairn.Store, a *app) er
 		return err
 	}
 	return a.print(a.out, fmt.Sprintf("%v %s", c.Hash, heldText(field)), heldObject(c.Hash, field))
-}
-
-// regularSize returns the size of a regular file, and -1 for what else there
-// is to read from.
-func regularSize(r io.Reader) int64 {
-	f, ok := r.(*os.File)
-	if !ok {
-		return -1
-	}
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return -1
-	}
-	return info.Size()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"reflect"
 
 	"github.com/alecthomas/kong"
 )
@@ -29,6 +30,9 @@ type grammar struct {
 	Ranges   rangesCmd   `cmd:"" help:"Show which chunks of a blob are there."`
 	Serve    serveCmd    `cmd:"" help:"Serve the blobs over HTTP."`
 	Fetch    fetchCmd    `cmd:"" help:"Download a blob from a server, verified, from where it stopped."`
+	Piece    pieceCmd    `cmd:"" help:"Keep pieces: bytes under a key, written in any order."`
+	Owner    ownerCmd    `cmd:"" help:"Bound and drop what a set of pieces keeps."`
+	Capacity capacityCmd `cmd:"" help:"Show or set how many bytes are kept at most."`
 	Version  versionCmd  `cmd:"" help:"Show the versions of Cairn and SQLite."`
 }
 
@@ -59,7 +63,8 @@ func newParser(g *grammar, w io.Writer) *kong.Kong {
 	return kong.Must(g,
 		kong.Name("cairn"),
 		kong.Description("Content-addressed blobs in one SQLite file."),
-		kong.Vars{"ranges_help": rangesHelp},
+		kong.Vars{"ranges_help": rangesHelp, "limit_help": limitHelp},
+		kong.KindMapper(reflect.String, exactString),
 		kong.NoDefaultHelp(),
 		kong.Writers(w, w),
 		kong.Exit(func(int) {}),

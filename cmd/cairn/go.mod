@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/alecthomas/kong v1.17.0 // the command line
 	github.com/cairnstore/cairn v0.0.0
+	github.com/dustin/go-humanize v1.1.0 // numbers of bytes like 10GiB
 	github.com/rogpeppe/go-internal v1.16.0 // tests: scripts in testdata
 	github.com/schollz/progressbar/v3 v3.19.1 // the progress bar
 	golang.org/x/term v0.47.0 // is standard error a terminal?
@@ -13,7 +14,6 @@ require (
 )
 
 require (
-	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/gofrs/flock v0.13.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/klauspost/cpuid/v2 v2.0.9 // indirect

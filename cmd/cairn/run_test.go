@@ -111,6 +111,8 @@ func TestOutputIsFull(t *testing.T) {
 		{"get", hash}, {"ls"}, {"stat"}, {"outboard", hash}, {"add", "content"}, {"ranges", hash},
 		{"bao", "encode", hash}, {"bao", "decode", hash, "all.bao"},
 		{"serve", "--addr", "127.0.0.1:0"}, {"fetch", "127.0.0.1:0", hash},
+		{"piece", "put", "key", "content"}, {"piece", "get", "key"}, {"piece", "ls"},
+		{"owner", "quota", "name", "10"}, {"owner", "ls"}, {"capacity"},
 	} {
 		cmd := exec.Command("cairn", append([]string{"--db", db}, args...)...)
 		cmd.Stdout = full
@@ -131,6 +133,7 @@ func TestNobodyReads(t *testing.T) {
 	for _, args := range [][]string{
 		{"get", hash}, {"ls"}, {"stat", "--json"}, {"add", "content"}, {"--help"}, {"bao", "encode", hash},
 		{"ranges", hash}, {"serve", "--addr", "127.0.0.1:0"},
+		{"piece", "put", "key", "content"}, {"piece", "get", "key"}, {"piece", "ls"}, {"capacity"},
 	} {
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -223,6 +226,9 @@ func TestProgress(t *testing.T) {
 		{[]string{"get", hash, "-o", "new"}, "3.0/3.0 MiB"},
 		{[]string{"get", hash, "-o", "new", "--offset", "1048576"}, "2.0/2.0 MiB"},
 		{[]string{"bao", "encode", hash, "-o", "new"}, "3.0/3.0 MiB"},
+		{[]string{"piece", "put", "key", "content"}, "3.0/3.0 MiB"},
+		{[]string{"piece", "put", "key"}, "( 1 B, "},
+		{[]string{"piece", "write", "other", "5MiB", "1MiB", "content"}, "3.0/3.0 MiB"},
 		{[]string{"bao", "decode", hash, "new"}, "3.0/3.0 MiB"},
 		{[]string{"bao", "encode", hash, "-o", "part", "--ranges", "0..2048"}, "2.0/2.0 MiB"},
 	} {

@@ -38,29 +38,35 @@ func (statCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	t := newTotals(stats)
+	usage, err := store.Usage(ctx)
+	if err != nil {
+		return err
+	}
+	t := newTotals(stats, usage)
 	return a.print(a.out, t.text(), t)
 }
 
-// newTotals leaves zero what a store of this version cannot hold: pieces,
-// tags, logs and parity. What counts as used is the bytes that are stored.
-func newTotals(stats cairn.Stats) totals {
+// newTotals leaves zero what a store of this version cannot hold: tags, logs and
+// parity.
+func newTotals(stats cairn.Stats, usage cairn.Usage) totals {
 	return totals{
 		Blobs:         stats.Blobs,
 		Partial:       stats.Partial,
+		Pieces:        stats.Pieces,
 		Bytes:         stats.Bytes,
 		StoredBytes:   stats.StoredBytes,
 		FileBytes:     stats.FileBytes,
 		FreeBytes:     stats.FreeBytes,
 		WALBytes:      stats.WALBytes,
-		Used:          stats.StoredBytes,
+		Capacity:      limitObject(usage.Capacity),
+		Used:          usage.Used,
 		SchemaVersion: stats.SchemaVersion,
 	}
 }
 
 // text returns a line for each total.
 func (t totals) text() string {
-	capacity := "none"
+	capacity := noLimit
 	if t.Capacity != nil {
 		capacity = fmt.Sprint(*t.Capacity)
 	}

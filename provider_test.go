@@ -367,6 +367,23 @@ func TestInstanceWriteAtComplete(t *testing.T) {
 	}
 }
 
+// TestInstanceGrowsFromNothing writes to a complete piece of no bytes.
+func TestInstanceGrowsFromNothing(t *testing.T) {
+	s := open(t, ":memory:", nil)
+	p := cairn.NewProvider(s, nil)
+	putInstance(t, p, "key", nil)
+	i := instanceOf(t, p, "key")
+	for _, off := range []int64{10, 0} {
+		if _, err := i.WriteAt([]byte("0123456789"), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := getInstance(i); err != nil || string(got) != "01234567890123456789" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	mustBeSound(t, s)
+}
+
 // TestInstancePutSized has readers that have less or more than they should, or
 // break.
 func TestInstancePutSized(t *testing.T) {

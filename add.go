@@ -149,8 +149,8 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, the
 		return nil, err
 	}
 	hash := Hash(root)
-	// Protection begins before the first row is written.
-	if err := s.guard.hold(ctx, subject{hash: hash}); err != nil {
+	tag, err := s.protect(ctx, hash, opts, then)
+	if err != nil {
 		return nil, err
 	}
 	err = s.replace(ctx, hash, int64(len(data)), func(conn *sqlite.Conn) error {
@@ -171,10 +171,24 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, the
 		return s.survived(conn, blob.id)
 	})
 	if err != nil {
-		s.guard.release(subject{hash: hash})
+		tag.Release()
 		return nil, err
 	}
-	return s.newTempTag(HashAndFormat{hash, opts.format()}), nil
+	return tag, nil
+}
+
+// protect returns the temp tag of what is about to be made visible: protection
+// begins before anything is there. With a link, that is what keeps it, and the
+// tag protects nothing.
+func (s *Store) protect(ctx context.Context, hash Hash, opts *AddOptions, then link) (*TempTag, error) {
+	content := HashAndFormat{hash, opts.format()}
+	if then != nil {
+		return &TempTag{content, func() {}}, nil
+	}
+	if err := s.guard.hold(ctx, subject{hash: hash}); err != nil {
+		return nil, err
+	}
+	return s.newTempTag(content), nil
 }
 
 // newID returns the next blob id. Only the writer's goroutine calls it.
@@ -336,11 +350,7 @@ func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]b
 		buf = segments.Get().(*[segmentSize]byte)
 		n, end = readSegment(ctx, r, buf)
 	}
-	hash, err := a.publish()
-	if err != nil {
-		return nil, err
-	}
-	return s.newTempTag(HashAndFormat{hash, opts.format()}), nil
+	return a.publish(opts)
 }
 
 // segment hashes one segment and hands it to the writer, which owns buf then.
@@ -402,17 +412,18 @@ func (a *largeAdd) stage(conn *sqlite.Conn, first bool) error {
 // drops it if its content is in the store already. Only with publish's commit
 // does anybody see the blob; a crash before that leaves hidden rows that the
 // next Open removes, one after it at most those of the partial blob.
-func (a *largeAdd) publish() (Hash, error) {
+func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 	root, err := a.builder.Finish()
 	if err != nil {
-		return Hash{}, err
+		return nil, err
 	}
 	hash := Hash(root)
 	if err := a.settleAll(); err != nil {
-		return Hash{}, err
+		return nil, err
 	}
-	if err := a.s.guard.hold(a.ctx, subject{hash: hash}); err != nil {
-		return Hash{}, err
+	tag, err := a.s.protect(a.ctx, hash, opts, a.then)
+	if err != nil {
+		return nil, err
 	}
 	var rest int64 // the blob to discard: ours, the partial one, or none
 	err = a.s.replace(a.ctx, hash, 0, func(conn *sqlite.Conn) (err error) {
@@ -420,13 +431,13 @@ func (a *largeAdd) publish() (Hash, error) {
 		return err
 	})
 	if err != nil {
-		a.s.guard.release(subject{hash: hash})
-		return Hash{}, err
+		tag.Release()
+		return nil, err
 	}
 	if rest != 0 {
 		a.s.discard(a.ctx, rest)
 	}
-	return hash, nil
+	return tag, nil
 }
 
 // store makes the blob visible, in publish's transaction, and returns the one

@@ -73,10 +73,16 @@ type request struct {
 
 	done chan struct{} // closed by answer, which sets err before
 	err  error
+	// ended, if not nil, is called before the outcome is told, whether the
+	// request was run or not.
+	ended func()
 }
 
 // answer tells the outcome, once.
 func (req *request) answer(err error) {
+	if req.ended != nil {
+		req.ended()
+	}
 	req.err = err
 	close(req.done)
 }
@@ -477,6 +483,8 @@ func (b *batch) runAll() bool {
 		case err == nil:
 			b.done = append(b.done, req)
 			continue
+		case errors.Is(err, errHeld):
+			b.waiting = append([]*request{req}, b.waiting...)
 		case isCrowded(err) && !req.retried && b.w.keeper.stale():
 			// The table pin says too much. The next transaction mends it.
 			req.retried = true
@@ -486,8 +494,8 @@ func (b *batch) runAll() bool {
 			if b.careful && !b.w.conn.AutocommitEnabled() {
 				continue // nothing of it is left
 			}
+			b.careful = true
 		}
-		b.careful = true
 		b.rollback()
 		return false
 	}

@@ -37,8 +37,11 @@ type Usage struct {
 // Usage returns what the store keeps. It reads counters, and looks up what is
 // protected.
 func (s *Store) Usage(ctx context.Context) (Usage, error) {
-	u := Usage{Capacity: s.capacity.Load()}
+	var u Usage
 	err := s.pool.read(ctx, func(conn *sqlite.Conn) (err error) {
+		if u.Capacity, _, err = readLimits(conn); err != nil {
+			return err
+		}
 		if u.Used, err = stepInt(prep(conn, "usage_used")); err != nil {
 			return err
 		}
@@ -115,6 +118,9 @@ func (s *Store) limit(ctx context.Context, change func(conn *sqlite.Conn) error)
 	var capacity int64
 	var quotas bool
 	return s.writer.submit(ctx, 0, func(conn *sqlite.Conn) error {
+		// From here on, also for what follows in this transaction. If it comes
+		// to nothing, some care is taken that need not be.
+		s.keeper.limited.Store(true)
 		s.uses.merge() // nobody had to know them before
 		err := s.keeper.writeUses(conn)
 		if err == nil {

@@ -42,6 +42,9 @@ func (s *Store) Delete(ctx context.Context, hash Hash) error {
 		if claimed != 0 {
 			return fmt.Errorf("%w: a piece or an owner has it", ErrConflict)
 		}
+		if err := s.keeper.drop(subject{hash: hash}); err != nil {
+			return err
+		}
 		return hideBlob(conn, blob.id)
 	})
 	if err != nil {
@@ -51,8 +54,9 @@ func (s *Store) Delete(ctx context.Context, hash Hash) error {
 }
 
 // remove submits a change that hides blobs or removes keys. It makes sure that
-// nothing protects what the change takes away, and has the rows of hidden blobs
-// removed: those of a few with the change, the others after it.
+// nothing protects these keys; a blob that is held stays until it is released. It
+// has the rows of hidden blobs removed: those of a few with the change, the others
+// after it.
 func (s *Store) remove(ctx context.Context, change func(conn *sqlite.Conn) error) error {
 	if s.writer == nil {
 		return ErrReadOnly
@@ -94,13 +98,16 @@ func (s *Store) take(conn *sqlite.Conn, change func(conn *sqlite.Conn) error) (t
 		if r.reason != Deleted {
 			continue // the keeper sees to it
 		}
-		for _, by := range r.subjects() {
-			if err := s.keeper.drop(by); err != nil {
+		for _, key := range r.keys {
+			if err := s.keeper.drop(subject{key: key}); err != nil {
 				return t, err
 			}
 		}
 		if !r.whole {
 			continue
+		}
+		if _, err := s.keeper.dropOrPin(r.blob, r.hash); err != nil {
+			return t, err
 		}
 		if left -= bao.Groups(r.size); left < 0 {
 			t.rest = append(t.rest, r.blob)

@@ -1,6 +1,7 @@
 package cairn
 
 import (
+	"errors"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type keeper struct {
 	uses      *uses
 	events    *events
 	observers *observers
+	leftovers *leftovers
 
 	// limited tells whether there is a capacity or a quota. Anybody may read it.
 	limited atomic.Bool
@@ -32,6 +34,7 @@ type keeper struct {
 	marked  []subject
 	news    []Event // of what the transaction takes away
 	unnamed []Hash  // blobs that it makes pieces being written again
+	orphans []int64 // hidden blobs, whose rows are to be discarded
 	pins    pinTable
 	pinNext []held          // to be pinned by the next transaction
 	flushed map[int64]int64 // uses that the transaction has written
@@ -44,6 +47,7 @@ func newKeeper(s *Store) *keeper {
 		uses:      &s.uses,
 		events:    &s.events,
 		observers: &s.observers,
+		leftovers: &s.leftovers,
 		pins:      newPinTable(&s.guard),
 	}
 }
@@ -54,10 +58,17 @@ const maxReruns = 2
 
 // begin prepares a transaction that has just begun.
 func (k *keeper) begin(conn *sqlite.Conn) error {
-	if err := k.pins.removeReleased(conn); err != nil {
+	// What another program's writing has taken away is gone.
+	if last, err := stepInt(prep(conn, "gone_last")); err != nil || last > 0 {
+		if err = errors.Join(err, exec(prep(conn, "gone_clear"))); err != nil {
+			return err
+		}
+	}
+	if err := k.unpin(conn); err != nil {
 		return err
 	}
 	if k.reruns > maxReruns {
+		k.guard.freeze(k.mark)
 		var err error
 		if k.pinNext, err = k.guard.everything(conn); err != nil {
 			return err
@@ -69,6 +80,26 @@ func (k *keeper) begin(conn *sqlite.Conn) error {
 		}
 	}
 	return k.writeUses(conn)
+}
+
+// unpin removes the pins of what has been released. That may have been the last
+// to have a blob.
+func (k *keeper) unpin(conn *sqlite.Conn) error {
+	if err := k.pins.removeReleased(conn); err != nil {
+		return err
+	}
+	if len(k.pins.removed) == 0 {
+		return nil
+	}
+	gone, err := readGone(conn, 0)
+	if err != nil {
+		return err
+	}
+	k.orphans = k.orphans[:0]
+	for _, r := range gone {
+		k.orphans = append(k.orphans, r.blob)
+	}
+	return nil
 }
 
 // writeUses writes when blobs were used. What was noted last for one holds.
@@ -101,18 +132,19 @@ func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
 	if err != nil || len(gone) == 0 {
 		return true, err
 	}
-	k.pinNext = nil
+	ok = true
 	for _, g := range gone {
 		if g.reason == Deleted {
 			continue // by a request, which has looked
 		}
 		for _, by := range g.subjects() {
 			if err := k.drop(by); err != nil {
-				k.pinNext = append(k.pinNext, held{g.blob, by})
+				k.meet(held{g.blob, by})
+				ok = false
 			}
 		}
 	}
-	if len(k.pinNext) > 0 && k.reruns < 2*maxReruns {
+	if !ok {
 		k.reruns++
 		return false, nil
 	}
@@ -122,6 +154,30 @@ func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
 		}
 	}
 	return true, exec(prep(conn, "gone_clear"))
+}
+
+// meet notes what the transaction must not take away: it is pinned when the
+// transaction is run again.
+func (k *keeper) meet(h held) { k.pinNext = append(k.pinNext, h) }
+
+// errHeld ends a request that would take away what is held: its transaction is
+// rolled back, and run again when that is pinned.
+var errHeld = errors.New("held")
+
+// dropOrPin is drop for a blob that may stay without anybody who has it, for as
+// long as it is held: then it returns false. If it is not pinned yet, it is
+// errHeld.
+func (k *keeper) dropOrPin(blob int64, hash Hash) (dropped bool, err error) {
+	by := subject{hash: hash}
+	if k.drop(by) == nil {
+		return true, nil
+	}
+	if k.pins.has(held{blob, by}) {
+		return false, nil
+	}
+	k.meet(held{blob, by})
+	k.reruns++
+	return false, errHeld
 }
 
 // drop tells that the transaction takes something away, or returns ErrConflict
@@ -147,6 +203,7 @@ func (k *keeper) committed() {
 		k.observers.reset(hash)
 	}
 	k.flushed, k.pinNext, k.reruns = nil, nil, 0
+	k.leftovers.add(k.orphans...)
 	k.pins.committed()
 	k.release()
 }
@@ -160,11 +217,12 @@ func (k *keeper) rolledBack() {
 // release lets go of what the transaction was taking away: who waits for it
 // looks again.
 func (k *keeper) release() {
-	k.news, k.unnamed = nil, nil
+	k.news, k.unnamed, k.orphans = nil, nil, nil
 	for _, by := range k.marked {
-		k.guard.dropped(by)
+		k.guard.dropped(by, k.mark)
 	}
 	k.marked = k.marked[:0]
+	k.guard.thaw()
 	close(k.mark)
 }
 

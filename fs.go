@@ -54,7 +54,7 @@ func (f blobFS) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	b, err := f.s.openBlob(f.ctx, hash)
+	b, err := f.s.openBlob(f.ctx, hash, "blob "+name)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}

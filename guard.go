@@ -33,6 +33,8 @@ type guard struct {
 	mu       sync.Mutex
 	entries  map[subject]*guarded
 	released []subject // that were pinned, and are held no more
+	// frozen is not nil while nobody can hold anything anew; closed then.
+	frozen chan struct{}
 }
 
 // guarded is the state of one subject; it exists while there is any.
@@ -61,21 +63,30 @@ func (g *guard) entry(by subject) *guarded {
 // being committed, hold waits until that is over.
 func (g *guard) hold(ctx context.Context, by subject) error {
 	for {
-		g.mu.Lock()
-		e := g.entry(by)
-		wait := e.dropping
+		wait := g.tryHold(by)
 		if wait == nil {
-			e.holds++
-			g.mu.Unlock()
 			return nil
 		}
-		g.mu.Unlock()
 		select {
 		case <-wait:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// tryHold protects a subject, or returns what to wait for.
+func (g *guard) tryHold(by subject) (wait chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.frozen != nil {
+		return g.frozen
+	}
+	e := g.entry(by)
+	if e.dropping == nil {
+		e.holds++
+	}
+	return e.dropping
 }
 
 func (g *guard) release(by subject) {
@@ -111,11 +122,26 @@ func (g *guard) drop(by subject, wake chan struct{}) error {
 	return nil
 }
 
-// dropped ends a deletion, done or not.
-func (g *guard) dropped(by subject) {
+// dropped ends a deletion, done or not, that drop has begun with the same wake.
+func (g *guard) dropped(by subject, wake chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.entries, by)
+	if e := g.entries[by]; e != nil && e.dropping == wake {
+		delete(g.entries, by)
+	}
+}
+
+// freeze lets nobody hold anything anew until wake is closed, or thaw is called.
+func (g *guard) freeze(wake chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.frozen = wake
+}
+
+func (g *guard) thaw() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.frozen = nil
 }
 
 // markPinned asks for the last release of a subject to be noted, and reports

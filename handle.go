@@ -53,14 +53,15 @@ var (
 // Blob opens a blob, complete or partial. An absent one is [ErrNotFound]. The
 // reads of the handle are bounded by ctx too.
 func (s *Store) Blob(ctx context.Context, hash Hash) (*Blob, error) {
-	b, err := s.openBlob(ctx, hash)
+	b, err := s.openBlob(ctx, hash, "blob "+hash.String())
 	if err != nil {
 		return nil, fmt.Errorf("blob %v: %w", hash, err)
 	}
 	return b, nil
 }
 
-func (s *Store) openBlob(ctx context.Context, hash Hash) (*Blob, error) {
+// openBlob opens a blob for a reader of what is named.
+func (s *Store) openBlob(ctx context.Context, hash Hash, name string) (*Blob, error) {
 	// Held before the look-up, so that no deletion can come in between.
 	if err := s.guard.hold(ctx, subject{hash: hash}); err != nil {
 		return nil, err
@@ -80,7 +81,7 @@ func (s *Store) openBlob(ctx context.Context, hash Hash) (*Blob, error) {
 		s:     s,
 		ctx:   ctx,
 		hash:  hash,
-		close: s.readers.add("blob "+hash.String(), func() { s.guard.release(subject{hash: hash}) }),
+		close: s.readers.add(name, func() { s.guard.release(subject{hash: hash}) }),
 	}
 	b.row.Store(&row)
 	return b, nil
@@ -162,11 +163,12 @@ func (b *Blob) readAt(p []byte, off int64) (n int, err error) {
 	}
 }
 
-// isTyped reports whether an error names the blob already.
+// isTyped reports whether an error names the blob or the piece already.
 func isTyped(err error) bool {
 	var c *CorruptError
 	var m *MissingError
-	return errors.As(err, &c) || errors.As(err, &m)
+	var u *UnwrittenError
+	return errors.As(err, &c) || errors.As(err, &m) || errors.As(err, &u)
 }
 
 // maxPiece is the most bytes read with one snapshot.

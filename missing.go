@@ -85,7 +85,7 @@ func (s *Store) children(ctx context.Context, blob blobRow, present bao.Ranges, 
 	if blob.SizeProven && blob.Size%int64(len(Hash{})) != 0 {
 		return errHashSeq
 	}
-	b, err := s.openBlob(ctx, blob.hash)
+	b, err := s.openBlob(ctx, blob.hash, "blob "+blob.hash.String())
 	if err != nil {
 		return err
 	}

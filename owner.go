@@ -1,6 +1,7 @@
 package cairn
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -80,6 +81,18 @@ func scanOwner(stmt *sqlite.Stmt) ownerRow {
 	return row
 }
 
+// getOwner returns the owner with an id, which is there.
+func getOwner(conn *sqlite.Conn, id int64) (ownerRow, error) {
+	stmt := prep(conn, "owner_get")
+	stmt.SetInt64(":id", id)
+	found, err := stmt.Step()
+	if err != nil || !found {
+		return ownerRow{OwnerUsage: OwnerUsage{Quota: Unlimited}}, err
+	}
+	row := scanOwner(stmt)
+	return row, stmt.Reset()
+}
+
 // makeOwner returns an owner, and makes it if there is none of that name.
 func makeOwner(conn *sqlite.Conn, name string) (ownerRow, error) {
 	row, err := findOwner(conn, name)
@@ -140,7 +153,7 @@ func (o *Owner) putQuota(conn *sqlite.Conn, quota int64) error {
 
 // AddBlob gives the owner a blob, complete or partial, and makes the owner if
 // there is none. From then on the blob goes with the last owner and the last
-// piece that has it, unless it is added or imported again. Errors:
+// piece that has it, unless it is added again. Errors:
 // [ErrNotFound] if there is no such blob, [ErrFull] and [ErrTooLarge] for the
 // quota, [ErrReadOnly], [ErrClosed].
 func (o *Owner) AddBlob(ctx context.Context, hash Hash) error {
@@ -164,6 +177,12 @@ func (o *Owner) AddBlob(ctx context.Context, hash Hash) error {
 		stmt.SetInt64(":blob", blob.id)
 		if err := exec(stmt); err != nil {
 			return err
+		}
+		stmt = prep(conn, "owned_exists")
+		stmt.SetInt64(":owner", row.id)
+		stmt.SetInt64(":blob", blob.id)
+		if n, err := stepInt(stmt); err != nil || n == 0 {
+			return cmp.Or(err, errCrowded) // it was its own victim
 		}
 		stmt = prep(conn, "blob_release")
 		stmt.SetInt64(":blob", blob.id)

@@ -186,7 +186,7 @@ type Completion struct {
 	State  State // Absent if nothing of it is there
 	Hash   Hash  // of a complete one
 	Size   int64
-	Stored int64 // what is kept of it
+	Stored int64 // kept of it; of a group that is written in part, up to the last byte
 }
 
 // Completion returns how far the piece has come. That it is absent is not an
@@ -218,8 +218,9 @@ func (p *Piece) Written(ctx context.Context) (ranges []ByteRange, err error) {
 }
 
 // Delete removes the piece, and its content if no other key, no owner and no
-// blob of its own right has it. If there is none it is [ErrNotFound]; if a pin
-// or an open reader protects what would go, [ErrConflict]. Other errors:
+// blob of its own right has it, or as soon as no temp tag and no open handle
+// protects it. If there is no such piece it is [ErrNotFound]; if a pin or an open
+// reader has its key, [ErrConflict]. Other errors:
 // [ErrReadOnly], [ErrClosed], [ErrFull].
 func (p *Piece) Delete(ctx context.Context) error {
 	err := p.usable()

@@ -1,6 +1,7 @@
 package cairn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,10 +27,10 @@ const maxHashings = 5
 // [ErrReadOnly], [ErrClosed].
 func (p *Piece) Complete(ctx context.Context) (Hash, error) {
 	hash, err := p.complete(ctx)
-	if err != nil {
-		return Hash{}, fmt.Errorf("complete piece %q: %w", p.key, err)
+	if err != nil && !isTyped(err) {
+		err = fmt.Errorf("complete piece %q: %w", p.key, err)
 	}
-	return hash, nil
+	return hash, err
 }
 
 func (p *Piece) complete(ctx context.Context) (Hash, error) {
@@ -39,10 +40,7 @@ func (p *Piece) complete(ctx context.Context) (Hash, error) {
 	if p.size == 0 {
 		return p.s.putPiece(ctx, p.pieceTarget, eofReader{})
 	}
-	state := p.s.pieces.use(p.key)
-	defer p.s.pieces.done(state)
 	for range maxHashings {
-		known := state.snapshot() // before the look at the database
 		row, err := p.look(ctx)
 		switch {
 		case err != nil:
@@ -52,13 +50,20 @@ func (p *Piece) complete(ctx context.Context) (Hash, error) {
 		case row.State == Complete:
 			return row.hash, nil
 		}
-		c := completion{s: p.s, ctx: ctx, key: p.key, piece: row, known: known, state: state}
-		hash, err := c.commit()
+		hash, err := p.completeBytes(ctx, row)
 		if !errors.Is(err, errChanged) {
 			return hash, err
 		}
 	}
 	return Hash{}, fmt.Errorf("%w: %w", ErrConflict, errChanged)
+}
+
+// completeBytes makes a blob of the bytes that a key names, as long as it does.
+func (p *Piece) completeBytes(ctx context.Context, piece pieceRow) (Hash, error) {
+	known := p.s.pieces.use(piece.id) // before what is there is looked at
+	defer p.s.pieces.done(piece.id)
+	c := completion{s: p.s, ctx: ctx, key: p.key, piece: piece, known: known}
+	return c.commit()
 }
 
 // eofReader has nothing.
@@ -73,7 +78,6 @@ type completion struct {
 	key   string
 	piece pieceRow
 	known pieceCVs
-	state *pieceState
 
 	hash  Hash
 	tiles []tile
@@ -90,7 +94,7 @@ func (c *completion) commit() (Hash, error) {
 	if err := c.s.replace(c.ctx, c.hash, int64(len(c.tiles))*pageSize, c.store); err != nil {
 		return Hash{}, err
 	}
-	c.state.completed()
+	c.s.pieces.forget(c.piece.id)
 	c.s.discard(c.ctx, c.rest...)
 	return c.hash, nil
 }
@@ -122,7 +126,7 @@ func (c *completion) computeSegment(builder *bao.Builder, buf *[segmentSize]byte
 	from, to := first*bao.GroupSize, min(end*bao.GroupSize, size)
 	read := false
 	for group := first; group < end; group++ {
-		if _, ok := c.known.at(c.piece.id, group); !ok {
+		if _, ok := c.known.at(group); !ok {
 			read = true
 		}
 	}
@@ -143,7 +147,7 @@ func (c *completion) computeSegment(builder *bao.Builder, buf *[segmentSize]byte
 		return err
 	}
 	for group := first; group < end; group++ {
-		cv, ok := c.known.at(c.piece.id, group)
+		cv, ok := c.known.at(group)
 		if !ok {
 			start := (group - first) * bao.GroupSize
 			cv = hashGroup(buf[start:start+int64(bao.GroupLen(size, group))], group, size <= bao.GroupSize)
@@ -179,7 +183,7 @@ func (c *completion) store(conn *sqlite.Conn) error {
 	if err != nil {
 		return err
 	}
-	if now.id != c.piece.id || now.State != Partial || !c.state.isAt(c.known.revision) {
+	if now.id != c.piece.id || now.State != Partial || now.Size != c.piece.Size || !c.s.pieces.isAt(now.id, c.known.revision) {
 		return errChanged
 	}
 	blob, err := findBlob(conn, c.hash)
@@ -262,7 +266,7 @@ func (p *Piece) Incomplete(ctx context.Context) error {
 }
 
 // reopenPiece makes a complete piece one that is being written. What nobody else
-// has is used as it is, anything else is copied. The writer calls it.
+// has or reads is used as it is, anything else is copied. The writer calls it.
 func (s *Store) reopenPiece(conn *sqlite.Conn, key string, piece pieceRow) (pieceRow, error) {
 	shared, err := s.isShared(conn, piece)
 	if err != nil {
@@ -287,13 +291,17 @@ func (s *Store) reopenPiece(conn *sqlite.Conn, key string, piece pieceRow) (piec
 		return pieceRow{}, err
 	}
 	reopened.Stored = marked
+	s.pieces.forget(reopened.id)
 	if err := removeRange(conn, "outboard_remove", rowID(reopened.id, 0), rowID(reopened.id+1, 0)-1); err != nil {
 		return pieceRow{}, err
 	}
 	stmt := prep(conn, "piece_reopen")
 	stmt.SetInt64(":id", reopened.id)
 	stmt.SetInt64(":stored", marked)
-	return reopened, exec(stmt)
+	if err := exec(stmt); err != nil {
+		return pieceRow{}, err
+	}
+	return reopened, s.survived(conn, reopened.id)
 }
 
 // isShared reports whether anybody else has the blob that a piece names, or
@@ -305,7 +313,8 @@ func (s *Store) isShared(conn *sqlite.Conn, piece pieceRow) (bool, error) {
 	if err != nil || n != 0 {
 		return true, err
 	}
-	return s.keeper.drop(subject{hash: piece.hash}) != nil, nil
+	dropped, err := s.keeper.dropOrPin(piece.id, piece.hash)
+	return !dropped, err
 }
 
 // copyPiece copies the rows of a blob to a new one.
@@ -403,13 +412,22 @@ func (s *Store) putKey(conn *sqlite.Conn, target pieceTarget, blob blobRow) erro
 		return err
 	}
 	if old.id != 0 {
-		return pointKey(conn, target.key, blob.id)
+		if err = admitsOwner(conn, old.owner, blob.Size); err == nil {
+			err = pointKey(conn, target.key, blob.id)
+		}
+	} else {
+		var owner int64
+		if owner, err = s.pieceOwner(conn, target.owner, blob.Size); err == nil {
+			err = insertKey(conn, target.key, blob.id, owner)
+		}
 	}
-	owner, err := s.pieceOwner(conn, target.owner, blob.Size)
 	if err != nil {
 		return err
 	}
-	return insertKey(conn, target.key, blob.id, owner)
+	if now, err := findPiece(conn, target.key); err != nil || now.id != blob.id {
+		return cmp.Or(err, errCrowded) // it was its own victim
+	}
+	return nil
 }
 
 // An exactReader reads exactly a number of bytes.

@@ -19,7 +19,7 @@ import (
 // [ErrNotFound].
 func (p *Piece) ReadAt(b []byte, off int64) (int, error) {
 	n, err := p.readAt(p.ctx, b, off)
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF && !isTyped(err) {
 		err = fmt.Errorf("read piece %q: %w", p.key, err)
 	}
 	return n, err
@@ -154,15 +154,17 @@ func (s *Store) used(id int64) {
 	})
 }
 
-// A PieceReader reads a piece, as [Piece.ReadAt] does, and protects it from
-// eviction and deletion until it is closed. Read, Seek and WriteTo share one
-// position, and are for one goroutine at a time; ReadAt may be called
-// concurrently.
+// A PieceReader reads a piece, and protects it from eviction and deletion until it
+// is closed. Of a piece that is complete when it is opened it reads that content,
+// whatever the key comes to name; of one that is being written, what is there at
+// the time, as [Piece.ReadAt] does. Read, Seek and WriteTo share one position, and
+// are for one goroutine at a time; ReadAt may be called concurrently.
 type PieceReader struct {
-	p     Piece
-	ctx   context.Context
-	pos   int64
+	size  int64
 	close func()
+	blob  *Blob             // of a complete piece, else nil
+	piece *Piece            // of one that is being written, else nil
+	view  *io.SectionReader // of piece
 }
 
 var (
@@ -187,70 +189,97 @@ func (p *Piece) open(ctx context.Context) (*PieceReader, error) {
 	if err := p.s.guard.hold(ctx, by); err != nil {
 		return nil, err
 	}
+	r, err := p.newReader(ctx)
+	if err != nil {
+		p.s.guard.release(by)
+		return nil, err
+	}
+	r.close = p.s.readers.add(fmt.Sprintf("piece %q", p.key), func() { p.s.guard.release(by) })
+	return r, nil
+}
+
+// newReader returns a reader of the piece, whose key is held.
+func (p *Piece) newReader(ctx context.Context) (*PieceReader, error) {
 	row, err := p.look(ctx)
 	if err == nil && row.id == 0 {
 		err = ErrNotFound
 	}
 	if err != nil {
-		p.s.guard.release(by)
 		return nil, err
 	}
-	r := &PieceReader{p: Piece{s: p.s, ctx: ctx, pieceTarget: p.pieceTarget}, ctx: ctx}
-	r.p.size = row.Size
-	r.close = p.s.readers.add(fmt.Sprintf("piece %q", p.key), func() { p.s.guard.release(by) })
-	return r, nil
+	if row.State == Complete {
+		blob, err := p.s.openBlob(ctx, row.hash, fmt.Sprintf("piece %q", p.key))
+		if err == nil {
+			return &PieceReader{size: row.Size, blob: blob}, nil
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		// It is being written again.
+	}
+	piece := &Piece{s: p.s, ctx: ctx, pieceTarget: p.pieceTarget}
+	return &PieceReader{size: row.Size, piece: piece, view: io.NewSectionReader(piece, 0, row.Size)}, nil
 }
 
 // Size returns the piece's size in bytes.
-func (r *PieceReader) Size() int64 { return r.p.size }
+func (r *PieceReader) Size() int64 { return r.size }
 
 // Close ends the reader and its protection. Further reads are [ErrClosed];
 // further Closes do nothing.
 func (r *PieceReader) Close() error {
-	r.p.Close()
 	r.close()
-	return nil
+	if r.blob != nil {
+		return r.blob.Close()
+	}
+	return r.piece.Close()
 }
 
 // ReadAt implements [io.ReaderAt]; see [Piece.ReadAt].
-func (r *PieceReader) ReadAt(b []byte, off int64) (int, error) { return r.p.ReadAt(b, off) }
+func (r *PieceReader) ReadAt(b []byte, off int64) (int, error) {
+	if r.blob != nil {
+		return r.blob.ReadAt(b, off)
+	}
+	return r.piece.ReadAt(b, off)
+}
 
 // Read implements [io.Reader].
 func (r *PieceReader) Read(b []byte) (int, error) {
-	if len(b) == 0 {
-		return 0, nil
+	if r.blob != nil {
+		return r.blob.Read(b)
 	}
-	n, err := r.p.ReadAt(b, r.pos)
-	r.pos += int64(n)
-	if n > 0 && err == io.EOF {
-		err = nil
+	if err := r.piece.usable(); err != nil {
+		return 0, fmt.Errorf("read piece %q: %w", r.piece.key, err)
 	}
-	return n, err
+	return r.view.Read(b)
 }
 
 // Seek implements [io.Seeker]. A position before the start is an error, one
 // behind the end is not.
 func (r *PieceReader) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekStart:
-	case io.SeekCurrent:
-		offset += r.pos
-	case io.SeekEnd:
-		offset += r.p.size
-	default:
-		return 0, fmt.Errorf("seek in piece %q: invalid whence %d", r.p.key, whence)
+	if r.blob != nil {
+		return r.blob.Seek(offset, whence)
 	}
-	if offset < 0 {
-		return 0, fmt.Errorf("seek in piece %q: %w", r.p.key, errNegativeOffset)
+	if err := r.piece.usable(); err != nil {
+		return 0, fmt.Errorf("seek in piece %q: %w", r.piece.key, err)
 	}
-	r.pos = offset
-	return offset, nil
+	return r.view.Seek(offset, whence)
 }
 
 // WriteTo implements [io.WriterTo]: it writes what is left from the position on,
 // up to the first byte that is not there.
-func (r *PieceReader) WriteTo(w io.Writer) (written int64, err error) {
-	return copyOut(w, func(buf []byte) (int, error) { return r.p.ReadAt(buf, r.pos) }, &r.pos)
+func (r *PieceReader) WriteTo(w io.Writer) (int64, error) {
+	if r.blob != nil {
+		return r.blob.WriteTo(w)
+	}
+	pos, err := r.view.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
+	}
+	n, err := copyOut(w, func(buf []byte) (int, error) { return r.piece.ReadAt(buf, pos) }, &pos)
+	if _, seekErr := r.view.Seek(pos, io.SeekStart); err == nil {
+		err = seekErr
+	}
+	return n, err
 }
 
 // copyOut writes what read returns, which reads at pos, until that ends.

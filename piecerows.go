@@ -166,6 +166,14 @@ func growPiece(conn *sqlite.Conn, piece pieceRow, size int64) (pieceRow, error) 
 	if size > MaxBlobSize {
 		return pieceRow{}, fmt.Errorf("%w: %d bytes", ErrTooLarge, size)
 	}
+	if piece.Size == 0 { // one that was complete had an empty row
+		if err := setPresence(conn, piece.id, 0, 0); err != nil {
+			return pieceRow{}, err
+		}
+		if err := removeRange(conn, "row_remove", rowID(piece.id, 0), rowID(piece.id, 0)); err != nil {
+			return pieceRow{}, err
+		}
+	}
 	if short := int(piece.Size % bao.GroupSize); short > 0 {
 		group := piece.Size / bao.GroupSize
 		first := group &^ (groupRun - 1)

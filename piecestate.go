@@ -11,170 +11,170 @@ import (
 // bytes each: those of 2 GiB. Of others the data is read again on completion.
 const cvLimit = 1 << 17
 
-// pieceStates are what memory knows of the pieces that are being written. The
-// zero pieceStates is ready. All its methods may be called concurrently.
+// pieceStates are what memory knows of the bytes of pieces that are being
+// written, by the blob they are kept under, whatever key names that now. The zero
+// pieceStates is ready. All its methods may be called concurrently.
 type pieceStates struct {
-	mu    sync.Mutex
-	byKey map[string]*pieceState
-	cvs   int // that all of them together have room for
+	mu     sync.Mutex
+	byBlob map[int64]*pieceState
+	cvs    int // that all of them together have room for
 }
 
-// A pieceState is what memory knows of one piece. One that nobody uses may be
-// forgotten: that costs time only.
+// A pieceState is what memory knows of one blob. One that nobody uses may be
+// forgotten: that costs time only. The lock of all guards its fields.
 type pieceState struct {
-	all  *pieceStates
-	key  string
-	refs int // of those who use it; guarded by all.mu
-	room int // for CVs; guarded by all.mu
-
-	mu    sync.Mutex // may be held when all.mu is taken
-	joint *joint     // takes further writes, if not nil
+	refs int // of those who use it
 	// revision changes with every write, when it is made and when it is
 	// committed. So who sees the same one before looking at what is committed,
 	// and later from inside a transaction, knows that nothing has changed.
 	revision int64
-	blob     int64    // that the CVs are of
 	cvs      []bao.CV // of the blob's groups, none if there was no room
 	known    []uint64 // a bit for each
 }
 
-// use returns the state of a key, for as long as until done is called with it.
-func (p *pieceStates) use(key string) *pieceState {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	state := p.byKey[key]
-	if state == nil {
-		if p.byKey == nil {
-			p.byKey = make(map[string]*pieceState)
+// state returns a blob's state. The caller holds the lock.
+func (p *pieceStates) state(blob int64) *pieceState {
+	st := p.byBlob[blob]
+	if st == nil {
+		if p.byBlob == nil {
+			p.byBlob = make(map[int64]*pieceState)
 		}
-		state = &pieceState{all: p, key: key}
-		p.byKey[key] = state
+		st = new(pieceState)
+		p.byBlob[blob] = st
 	}
-	state.refs++
-	return state
+	return st
 }
 
-func (p *pieceStates) done(state *pieceState) {
+// changed tells that a transaction writes to a blob.
+func (p *pieceStates) changed(blob, size int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	state.refs--
-	if state.refs == 0 && state.room == 0 {
-		delete(p.byKey, state.key)
+	st := p.state(blob)
+	st.revision++
+	groups := int(min(bao.Groups(size), cvLimit))
+	if len(st.known) == (groups+63)/64 {
+		return
 	}
+	p.cvs -= len(st.cvs)
+	st.cvs, st.known = nil, nil
+	if p.reserve(groups) {
+		st.cvs, st.known = make([]bao.CV, groups), make([]uint64, (groups+63)/64)
+	}
+	p.tidy(blob, st)
 }
 
-// reserve changes how many CVs a state has room for, if need be in place of some
-// that nobody uses. It reports whether it could.
-func (p *pieceStates) reserve(state *pieceState, groups int) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cvs -= state.room
-	state.room = 0
+// reserve takes room for some CVs, if need be that of a state which nobody uses.
+// The caller holds the lock.
+func (p *pieceStates) reserve(groups int) bool {
 	if groups > cvLimit/4 {
 		return false
 	}
-	for key, other := range p.byKey {
+	for blob, other := range p.byBlob {
 		if p.cvs+groups <= cvLimit {
 			break
 		}
 		if other.refs == 0 {
-			p.cvs -= other.room
-			delete(p.byKey, key)
+			p.cvs -= len(other.cvs)
+			delete(p.byBlob, blob)
 		}
 	}
 	if p.cvs+groups > cvLimit {
 		return false
 	}
 	p.cvs += groups
-	state.room = groups
 	return true
 }
 
-// seal ends the time in which writes may join, and reports whether it has not
-// ended before.
-func (st *pieceState) seal(j *joint) bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if j.sealed {
-		return false
+// tidy forgets a state that knows nothing and that nobody uses. The caller holds
+// the lock.
+func (p *pieceStates) tidy(blob int64, st *pieceState) {
+	if st.refs == 0 && len(st.cvs) == 0 {
+		delete(p.byBlob, blob)
 	}
-	j.sealed = true
-	if st.joint == j {
-		st.joint = nil
-	}
-	return true
 }
 
-// changed tells that a transaction writes to the piece, which has the given blob
-// and size.
-func (st *pieceState) changed(blob, size int64) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.revision++
-	groups := int(bao.Groups(size))
-	if st.blob == blob && len(st.known) == (groups+63)/64 {
+// committed tells that patches of a blob, in the order of their groups, are
+// committed.
+func (p *pieceStates) committed(blob int64, patches []patch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.byBlob[blob]
+	if st == nil {
 		return
 	}
-	st.blob, st.cvs, st.known = blob, nil, nil
-	if st.all.reserve(st, groups) {
-		st.cvs, st.known = make([]bao.CV, groups), make([]uint64, (groups+63)/64)
-	}
-}
-
-// committed tells that patches, in the order of their groups, are committed.
-func (st *pieceState) committed(patches []patch) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
 	st.revision++
 	if st.cvs == nil {
 		return
 	}
-	for i, p := range patches {
-		if i+1 < len(patches) && patches[i+1].group == p.group {
+	for i, c := range patches {
+		if i+1 < len(patches) && patches[i+1].group == c.group || c.group >= int64(len(st.cvs)) {
 			continue // another one has written over it
 		}
-		bit := uint64(1) << (p.group % 64)
-		st.known[p.group/64] &^= bit
-		if p.cv != nil {
-			st.known[p.group/64] |= bit
-			st.cvs[p.group] = *p.cv
+		bit := uint64(1) << (c.group % 64)
+		st.known[c.group/64] &^= bit
+		if c.cv != nil {
+			st.known[c.group/64] |= bit
+			st.cvs[c.group] = *c.cv
 		}
 	}
 }
 
-// completed forgets the CVs.
-func (st *pieceState) completed() {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.blob, st.cvs, st.known = 0, nil, nil
-	st.all.reserve(st, 0)
+// forget tells that a blob is no piece being written any more, or will be
+// another one.
+func (p *pieceStates) forget(blob int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if st := p.byBlob[blob]; st != nil {
+		st.revision++
+		p.cvs -= len(st.cvs)
+		st.cvs, st.known = nil, nil
+		p.tidy(blob, st)
+	}
 }
 
-// A pieceCVs is what is known of a piece's groups at one revision.
+// A pieceCVs is what is known of a blob's groups at one revision.
 type pieceCVs struct {
 	revision int64
-	blob     int64
 	cvs      []bao.CV
 	known    []uint64
 }
 
-func (st *pieceState) snapshot() pieceCVs {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return pieceCVs{st.revision, st.blob, slices.Clone(st.cvs), slices.Clone(st.known)}
+// use returns what is known of a blob. Until done is called, its revisions are
+// told apart.
+func (p *pieceStates) use(blob int64) pieceCVs {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.state(blob)
+	st.refs++
+	return pieceCVs{st.revision, slices.Clone(st.cvs), slices.Clone(st.known)}
 }
 
-// at returns the CV of a group of a blob, if it is known.
-func (c *pieceCVs) at(blob, group int64) (bao.CV, bool) {
-	if c.blob != blob || c.cvs == nil || c.known[group/64]>>(group%64)&1 == 0 {
+func (p *pieceStates) done(blob int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.byBlob[blob]
+	st.refs--
+	p.tidy(blob, st)
+}
+
+// at returns the CV of a group, if it is known.
+func (c *pieceCVs) at(group int64) (bao.CV, bool) {
+	if c.cvs == nil || c.known[group/64]>>(group%64)&1 == 0 {
 		return bao.CV{}, false
 	}
 	return c.cvs[group], true
 }
 
-// isAt reports whether the piece still has the revision.
-func (st *pieceState) isAt(revision int64) bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.revision == revision
+// isAt reports whether a blob in use still has a revision.
+func (p *pieceStates) isAt(blob, revision int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.byBlob[blob].revision == revision
+}
+
+// joints are the requests that further writes to a piece may join, by its key.
+// The zero joints are none.
+type joints struct {
+	mu    sync.Mutex
+	byKey map[string]*joint
 }

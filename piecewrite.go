@@ -23,17 +23,18 @@ type pieceWrite struct {
 }
 
 // A joint is the request of all who write to a piece at the same time. The lock
-// of its piece's state guards writes, until the writer seals it.
+// of all joints guards writes and joined, until the writer seals it.
 type joint struct {
 	s      *Store
 	target pieceTarget
-	state  *pieceState
 	req    *request
 	writes []*pieceWrite
 	joined int64 // bytes of room that those who came later have reserved
 	sealed bool
 
-	patches []patch // in the order of their groups; the writer owns them
+	// The writer owns these.
+	patches []patch // in the order of their groups
+	blob    int64   // that they were written to
 }
 
 // WriteAt implements [io.WriterAt]: it writes all of b, or nothing and returns an
@@ -117,35 +118,61 @@ func (s *Store) writePiece(ctx context.Context, target pieceTarget, w *pieceWrit
 	if err := s.writer.reserve(ctx, min(cost, queueBytes)); err != nil {
 		return err
 	}
-	state := s.pieces.use(target.key)
-	defer s.pieces.done(state)
-	state.mu.Lock()
-	if j := state.joint; j != nil && j.admits(target, cost) {
-		j.writes = append(j.writes, w)
-		j.joined += cost
-		state.mu.Unlock()
-		return j.wait(ctx, w)
-	}
-	j := &joint{s: s, target: target, state: state, writes: []*pieceWrite{w}}
-	j.req = &request{
-		ctx:   context.WithoutCancel(ctx), // others may join
-		run:   j.run,
-		after: j.after,
-		cost:  min(cost, queueBytes),
-		lazy:  target.relaxed,
-		done:  make(chan struct{}),
-	}
-	state.joint = j
-	state.mu.Unlock()
-	if err := s.writer.push(j.req); err != nil {
-		state.seal(j)
-		j.req.answer(err)
+	j, first := s.joinOrBegin(ctx, target, w, cost)
+	if first {
+		if err := s.writer.push(j.req); err != nil {
+			j.req.answer(err)
+		}
 	}
 	return j.wait(ctx, w)
 }
 
+// joinOrBegin returns the joint that a write is part of from now on, and whether
+// it is the first.
+func (s *Store) joinOrBegin(ctx context.Context, target pieceTarget, w *pieceWrite, cost int64) (j *joint, first bool) {
+	s.joints.mu.Lock()
+	defer s.joints.mu.Unlock()
+	if j := s.joints.byKey[target.key]; j != nil && j.admits(target, cost) {
+		j.writes = append(j.writes, w)
+		j.joined += cost
+		return j, false
+	}
+	j = &joint{s: s, target: target, writes: []*pieceWrite{w}}
+	j.req = &request{
+		ctx:   context.WithoutCancel(ctx), // others may join
+		run:   j.run,
+		after: j.after,
+		ended: func() { j.seal() },
+		cost:  min(cost, queueBytes),
+		lazy:  target.relaxed,
+		done:  make(chan struct{}),
+	}
+	if s.joints.byKey == nil {
+		s.joints.byKey = make(map[string]*joint)
+	}
+	s.joints.byKey[target.key] = j
+	return j, true
+}
+
+// seal ends the time in which writes may join, and gives back their room. It
+// reports whether it has not ended before.
+func (j *joint) seal() bool {
+	all := &j.s.joints
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if j.sealed {
+		return false
+	}
+	j.sealed = true
+	if all.byKey[j.target.key] == j {
+		delete(all.byKey, j.target.key)
+	}
+	j.s.writer.room.Release(j.joined)
+	return true
+}
+
 // admits reports whether another write to the target may join. The caller holds
-// the state's lock.
+// the lock.
 func (j *joint) admits(target pieceTarget, cost int64) bool {
 	return j.target == target && j.req.cost+j.joined+cost <= batchBytes
 }
@@ -158,20 +185,27 @@ func (j *joint) wait(ctx context.Context, w *pieceWrite) error {
 		return j.req.err
 	case <-ctx.Done():
 	}
-	j.state.mu.Lock()
-	w.withdrawn = !j.sealed
-	j.state.mu.Unlock()
-	if w.withdrawn {
+	if j.withdraw(w) {
 		return context.Cause(ctx)
 	}
 	<-j.req.done
 	return j.req.err
 }
 
+// withdraw takes a write back, if the writer has not begun with the joint.
+func (j *joint) withdraw(w *pieceWrite) bool {
+	j.s.joints.mu.Lock()
+	defer j.s.joints.mu.Unlock()
+	if j.sealed {
+		return false
+	}
+	w.withdrawn = true
+	return true
+}
+
 // run makes the writes. The writer calls it.
 func (j *joint) run(conn *sqlite.Conn) error {
-	if j.state.seal(j) {
-		j.s.writer.room.Release(j.joined)
+	if j.seal() {
 		j.req.cost += j.joined
 		j.writes = slices.DeleteFunc(j.writes, func(w *pieceWrite) bool { return w.withdrawn })
 		j.patches = makePatches(j.writes)
@@ -183,7 +217,8 @@ func (j *joint) run(conn *sqlite.Conn) error {
 	if err != nil {
 		return err
 	}
-	j.state.changed(piece.id, piece.Size)
+	j.blob = piece.id
+	j.s.pieces.changed(piece.id, piece.Size)
 	a := pieceApplier{conn: conn, piece: piece}
 	if err := a.apply(j.patches); err != nil {
 		return err
@@ -205,7 +240,7 @@ func (j *joint) end() (end int64) {
 // after tells the piece's state what has been committed.
 func (j *joint) after() {
 	if len(j.writes) > 0 {
-		j.state.committed(j.patches)
+		j.s.pieces.committed(j.blob, j.patches)
 	}
 }
 
@@ -255,9 +290,25 @@ func (s *Store) openForWriting(conn *sqlite.Conn, target pieceTarget, end int64)
 		}
 	}
 	if piece.Size < end {
+		s.pieces.forget(piece.id)
+		if err := admitsOwner(conn, piece.owner, end); err != nil {
+			return pieceRow{}, err
+		}
 		return growPiece(conn, piece, end)
 	}
 	return piece, nil
+}
+
+// admitsOwner returns ErrTooLarge for what can never fit an owner's quota.
+func admitsOwner(conn *sqlite.Conn, id, size int64) error {
+	if id == 0 {
+		return nil
+	}
+	owner, err := getOwner(conn, id)
+	if err == nil {
+		err = owner.admits(size)
+	}
+	return err
 }
 
 // createPiece makes a piece of which nothing is written.

@@ -148,6 +148,12 @@ func (t *pinTable) remove(conn *sqlite.Conn, h held) error {
 	return nil
 }
 
+// has reports whether a blob is pinned for what holds it.
+func (t *pinTable) has(h held) bool {
+	id, ok := t.pinned[h.by]
+	return ok && id == h.blob
+}
+
 func (t *pinTable) note(h held) {
 	t.pinned[h.by] = h.blob
 	t.count[h.blob]++

@@ -225,7 +225,7 @@ end;
 
 CREATE TRIGGER "loosen_insert" instead of insert on "loosen" begin
   update "blob" set "state" = 0, "hash" = null, "stored" = 0
-    where "id" = new."blob" and "added" = 0 and "state" != 0
+    where "id" = new."blob" and "added" = 0 and "state" != 0 and "protected" = 0
     and not exists (select 1 from "key" where "blob" = new."blob")
     and not exists (select 1 from "owned" where "blob" = new."blob");
 end;
@@ -273,6 +273,7 @@ end;
 
 CREATE TRIGGER "pin_delete" after delete on "pin" begin
   update "blob" set "protected" = "protected" - 1 where "id" = old."blob";
+  insert into "loosen" values (old."blob");
 end;
 
 CREATE TRIGGER "pin_insert" after insert on "pin" begin

@@ -75,6 +75,7 @@ type Store struct {
 
 	capacity  capacity
 	pieces    pieceStates
+	joints    joints
 	readers   openReaders
 	leftovers leftovers
 	observers observers
@@ -211,6 +212,11 @@ func (s *Store) startReading(opts *Options) error {
 		return mapSQLite(err)
 	}
 	_, err = s.loc.checkVersion(conn, false)
+	if err == nil {
+		var capacity int64
+		capacity, _, err = readLimits(conn)
+		s.capacity.Store(capacity)
+	}
 	if err := errors.Join(err, conn.Close()); err != nil {
 		return mapSQLite(err)
 	}
@@ -276,7 +282,7 @@ func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
 		return false, err
 	}
 	// What a crash or a foreign writer left.
-	for _, query := range []string{"pin_clear", "gone_clear"} {
+	for _, query := range []string{"pin_clear", "blob_abandon", "gone_clear"} {
 		if err := exec(prep(conn, query)); err != nil {
 			return false, err
 		}
@@ -319,7 +325,7 @@ func (s *Store) Close() error {
 		errs := []error{s.readers.leaked()}
 		s.running.Wait()
 		if s.writer != nil {
-			if s.uses.merge() {
+			if s.uses.merge() || s.keeper.stale() {
 				// Who uses the store again starts from the order it was left in.
 				errs = append(errs, s.writeLazy(context.Background(), func(*sqlite.Conn) error { return nil }))
 			}

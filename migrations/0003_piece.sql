@@ -53,8 +53,8 @@ create table "owned" (
 create index "owned_blob" on "owned" ("blob");
 create index "owned_lru" on "owned" ("owner", "last_used", "blob") where "protected" = 0;
 
--- What memory protects (open readers, pins, temp tags), as far as an eviction
--- has come across it. Empty after an Open.
+-- What memory protects (open readers, pins, temp tags), as far as a change that
+-- would take it away has come across it. Empty after an Open.
 create table "pin" ("blob" integer primary key) strict;
 
 create trigger "pin_insert" after insert on "pin" begin
@@ -62,6 +62,7 @@ create trigger "pin_insert" after insert on "pin" begin
 end;
 create trigger "pin_delete" after delete on "pin" begin
   update "blob" set "protected" = "protected" - 1 where "id" = old."blob";
+  insert into "loosen" values (old."blob");
 end;
 
 -- What a transaction has taken away; the writer reads it and empties it before
@@ -84,8 +85,8 @@ create trigger "gone_victim" after insert on "gone" when new."what" = 'victim' b
 end;
 
 -- Procedures, for the triggers: what follows of an owner having one more, or
--- one fewer, key for a blob, and of a blob having lost one who has it. The last
--- one takes a blob along that came as a piece.
+-- one fewer, key for a blob, and of a blob having lost one who has it or protects
+-- it. The last one takes a blob along that came as a piece.
 create view "own" ("owner", "blob") as select null, null where false;
 create trigger "own_insert" instead of insert on "own" when new."owner" is not null begin
   insert into "owned" ("owner", "blob", "keys", "last_used", "protected")
@@ -100,7 +101,7 @@ end;
 create view "loosen" ("blob") as select null where false;
 create trigger "loosen_insert" instead of insert on "loosen" begin
   update "blob" set "state" = 0, "hash" = null, "stored" = 0
-    where "id" = new."blob" and "added" = 0 and "state" != 0
+    where "id" = new."blob" and "added" = 0 and "state" != 0 and "protected" = 0
     and not exists (select 1 from "key" where "blob" = new."blob")
     and not exists (select 1 from "owned" where "blob" = new."blob");
 end;

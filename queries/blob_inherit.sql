@@ -1,1 +1,1 @@
-update "blob" set "added" = max("added", (select "added" from "blob" where "id" = :old)) where "id" = :new;
+update "blob" set "added" = max("added", coalesce((select "added" from "blob" where "id" = :old), 0)) where "id" = :new;

@@ -8,6 +8,6 @@ where "state" = 1 and "hash" is null and (select count(*) from "key" where "blob
 union all
 select 'piece', "hash", 'it came as a piece, and nobody has it'
 from "blob"
-where "state" != 0 and "added" = 0
+where "state" != 0 and "added" = 0 and "protected" = 0
 and not exists (select 1 from "key" where "blob" = "id")
 and not exists (select 1 from "owned" where "blob" = "id");

@@ -1,0 +1,1 @@
+select count(*) as "count" from "owned" where "owner" = :owner and "blob" = :blob;

@@ -1,0 +1,2 @@
+select "id" as "id", "name" as "name", "quota" as "quota", "pieces" as "pieces", "bytes" as "bytes"
+from "owner" where "id" = :id;

@@ -1,0 +1,179 @@
+package torrent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/anacrolix/torrent/storage"
+	"github.com/cairnstore/cairn"
+)
+
+// A piece implements [storage.PieceImpl] for one piece of an open torrent. It
+// is a name, whether or not there is anything in the store.
+type piece struct {
+	t     *torrent
+	index int
+	open  atomic.Pointer[cairn.Piece] // see handle
+}
+
+var _ interface {
+	storage.PieceImpl
+	storage.PieceReaderer
+	io.WriterTo
+} = (*piece)(nil)
+
+// failed wraps an error with the operation and the piece.
+func (p *piece) failed(op string, err error) error {
+	if p.t.ctx.Err() != nil {
+		err = cairn.ErrClosed // which may have come as a canceled context
+	}
+	return fmt.Errorf("%s piece %d of torrent %s: %w", op, p.index, p.t.owner, err)
+}
+
+// WriteAt implements [io.WriterAt]: it stores a block. It waits for room as
+// long as there is none; see [Storage].
+func (p *piece) WriteAt(b []byte, off int64) (n int, err error) {
+	for w := newWait(p, "write to"); ; {
+		if n, err = p.writeAt(b, off); err == nil {
+			return n, nil
+		}
+		if !w.again(err) {
+			return n, p.failed("write to", err)
+		}
+	}
+}
+
+func (p *piece) writeAt(b []byte, off int64) (int, error) {
+	if err := p.t.begin(); err != nil {
+		return 0, err
+	}
+	defer p.t.use.RUnlock()
+	defer p.t.s.changes.Add(1)
+	h, err := p.handle()
+	if err != nil {
+		return 0, err
+	}
+	return h.WriteAt(b, off)
+}
+
+// MarkComplete implements [storage.PieceImpl]. The piece, its hash tree and its
+// completion are one durable commit. It waits for room as WriteAt does, since
+// the client takes the piece for complete whatever is returned. If bytes of it
+// have been evicted since they were hashed, it is [cairn.ErrMissing] or
+// [cairn.ErrNotFound]; reading it then makes the client fetch it again.
+func (p *piece) MarkComplete() error {
+	for w := newWait(p, "complete"); ; {
+		err := p.change(func(h *cairn.Piece) error {
+			_, err := h.Complete(p.t.ctx)
+			return err
+		})
+		if err == nil {
+			return nil
+		}
+		if isAbsent(err) || !w.again(err) {
+			return p.failed("complete", err)
+		}
+	}
+}
+
+// MarkNotComplete implements [storage.PieceImpl]. The bytes stay. It waits for
+// room, too: otherwise the piece would be taken for complete after a restart.
+func (p *piece) MarkNotComplete() error {
+	for w := newWait(p, "reopen"); ; {
+		err := p.change(func(h *cairn.Piece) error { return h.Incomplete(p.t.ctx) })
+		if err == nil || isAbsent(err) {
+			return nil
+		}
+		if !w.again(err) {
+			return p.failed("reopen", err)
+		}
+	}
+}
+
+// change changes the piece as a whole.
+func (p *piece) change(change func(*cairn.Piece) error) error {
+	if err := p.t.begin(); err != nil {
+		return err
+	}
+	defer p.t.use.RUnlock()
+	defer p.t.s.changes.Add(1)
+	h, err := p.handle()
+	if err != nil {
+		return err
+	}
+	return change(h)
+}
+
+// ReadAt implements [io.ReaderAt]. Where bytes are missing, because they never
+// came, or have been evicted, or were damaged, it is exactly [io.EOF], upon
+// which the client fetches the piece again.
+func (p *piece) ReadAt(b []byte, off int64) (int, error) {
+	if err := p.t.begin(); err != nil {
+		return 0, p.failed("read", err)
+	}
+	defer p.t.use.RUnlock()
+	h, err := p.handle()
+	if err != nil {
+		return 0, p.readError(err)
+	}
+	n, err := h.ReadAt(b, off)
+	return n, p.readError(err)
+}
+
+// WriteTo implements [io.WriterTo], for the client to hash the piece. Where
+// bytes are missing it ends with exactly [io.EOF], which tells the client that
+// the piece failed because of the storage, not of a peer.
+func (p *piece) WriteTo(w io.Writer) (int64, error) {
+	if err := p.t.begin(); err != nil {
+		return 0, p.failed("read", err)
+	}
+	defer p.t.use.RUnlock()
+	h, err := p.handle()
+	if err != nil {
+		return 0, p.readError(err)
+	}
+	r, err := h.Open(p.t.ctx)
+	if err != nil {
+		return 0, p.readError(err)
+	}
+	defer r.Close()
+	n, err := r.WriteTo(w)
+	return n, p.readError(err)
+}
+
+// readError turns what a read returned into what the client understands. The
+// caller holds t.use.
+func (p *piece) readError(err error) error {
+	switch {
+	case err == nil || err == io.EOF:
+		return err
+	case errors.Is(err, cairn.ErrCorrupt):
+		return p.fetchAgain(err)
+	case isAbsent(err) || errors.Is(err, cairn.ErrMissing):
+		return io.EOF
+	}
+	return p.failed("read", err)
+}
+
+// isAbsent reports whether an error says that there is nothing of a piece, as
+// there cannot be of one that is larger than the capacity.
+func isAbsent(err error) bool {
+	return errors.Is(err, cairn.ErrNotFound) || errors.Is(err, cairn.ErrTooLarge)
+}
+
+// fetchAgain makes a damaged piece incomplete, so that the client fetches it
+// again, and returns io.EOF.
+func (p *piece) fetchAgain(damage error) error {
+	p.t.s.log.Error("a damaged piece is fetched again", "torrent", p.t.owner, "piece", p.index, "err", damage)
+	h, err := p.handle()
+	if err == nil {
+		err = h.Incomplete(p.t.ctx)
+	}
+	p.t.s.changes.Add(1)
+	if err != nil {
+		return p.failed("reopen damaged", errors.Join(damage, err))
+	}
+	return io.EOF
+}

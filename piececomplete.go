@@ -183,7 +183,7 @@ func (c *completion) store(conn *sqlite.Conn) error {
 	if err != nil {
 		return err
 	}
-	if now.id != c.piece.id || now.State != Partial || now.Size != c.piece.Size || !c.s.pieces.isAt(now.id, c.known.revision) {
+	if now.id != c.piece.id || now.State != Partial || now.Size != c.piece.Size || !c.s.pieces.isAt(now.id, c.known.revision, c.s.keeper.mark) {
 		return errChanged
 	}
 	blob, err := findBlob(conn, c.hash)

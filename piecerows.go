@@ -302,6 +302,9 @@ func parseSpans(text string) ([]span, error) {
 		}
 		spans = append(spans, span{a, b})
 	}
+	if formatSpans(spans) != text {
+		return nil, fmt.Errorf("%w: fragment %.100q", ErrCorrupt, text)
+	}
 	return spans, nil
 }
 

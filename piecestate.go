@@ -28,8 +28,11 @@ type pieceState struct {
 	// committed. So who sees the same one before looking at what is committed,
 	// and later from inside a transaction, knows that nothing has changed.
 	revision int64
-	cvs      []bao.CV // of the blob's groups, none if there was no room
-	known    []uint64 // a bit for each
+	// changedIn is the transaction that wrote to it last. Nobody has seen
+	// outside of it what it wrote, as long as it is open.
+	changedIn chan struct{}
+	cvs       []bao.CV // of the blob's groups, none if there was no room
+	known     []uint64 // a bit for each
 }
 
 // state returns a blob's state. The caller holds the lock.
@@ -45,12 +48,13 @@ func (p *pieceStates) state(blob int64) *pieceState {
 	return st
 }
 
-// changed tells that a transaction writes to a blob.
-func (p *pieceStates) changed(blob, size int64) {
+// changed tells that a transaction, by the keeper's mark of it, writes to a blob.
+func (p *pieceStates) changed(blob, size int64, in chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.state(blob)
 	st.revision++
+	st.changedIn = in
 	groups := int(min(bao.Groups(size), cvLimit))
 	if len(st.known) == (groups+63)/64 {
 		return
@@ -165,11 +169,13 @@ func (c *pieceCVs) at(group int64) (bao.CV, bool) {
 	return c.cvs[group], true
 }
 
-// isAt reports whether a blob in use still has a revision.
-func (p *pieceStates) isAt(blob, revision int64) bool {
+// isAt reports whether a blob in use still has a revision, and is not written to
+// in the transaction that asks.
+func (p *pieceStates) isAt(blob, revision int64, in chan struct{}) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.byBlob[blob].revision == revision
+	st := p.byBlob[blob]
+	return st.revision == revision && st.changedIn != in
 }
 
 // joints are the requests that further writes to a piece may join, by its key.

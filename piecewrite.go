@@ -218,7 +218,7 @@ func (j *joint) run(conn *sqlite.Conn) error {
 		return err
 	}
 	j.blob = piece.id
-	j.s.pieces.changed(piece.id, piece.Size)
+	j.s.pieces.changed(piece.id, piece.Size, j.s.keeper.mark)
 	a := pieceApplier{conn: conn, piece: piece}
 	if err := a.apply(j.patches); err != nil {
 		return err

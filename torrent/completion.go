@@ -107,6 +107,9 @@ func (w *sweep) list(t *torrent, from int) error {
 // is known to be incomplete; an error means that the database is damaged or
 // closed.
 func (p *piece) Completion() storage.Completion {
+	if p.t.s.buffers.find(p) != nil && p.t.ctx.Err() == nil {
+		return storage.Completion{Ok: true} // what waits is not what was marked
+	}
 	if err := p.t.begin(); err != nil {
 		return storage.Completion{Err: p.failed("completion of", err)}
 	}

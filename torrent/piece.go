@@ -32,30 +32,46 @@ func (p *piece) failed(op string, err error) error {
 	return fmt.Errorf("%s piece %d of torrent %s: %w", op, p.index, p.t.owner, err)
 }
 
-// WriteAt implements [io.WriterAt]: it stores a block. It waits for room as
-// long as there is none; see [Storage].
-func (p *piece) WriteAt(b []byte, off int64) (n int, err error) {
-	for w := newWait(p, "write to"); ; {
-		if n, err = p.writeAt(b, off); err == nil {
-			return n, nil
+func (p *piece) id() pieceID { return pieceID{p.t.owner, p.index} }
+
+func (p *piece) length() int64 { return p.t.info.Piece(p.index).Length() }
+
+// WriteAt implements [io.WriterAt]. Blocks wait in memory, unless
+// [Options.DurableBlocks] says otherwise; anything else is stored. It waits for
+// room as long as there is none; see [Storage].
+func (p *piece) WriteAt(b []byte, off int64) (int, error) {
+	bs := &p.t.s.buffers
+	if bs.takes(p, b, off) {
+		if p.t.ctx.Err() != nil {
+			return 0, p.failed("write to", p.t.ctx.Err())
 		}
-		if !w.again(err) {
-			return n, p.failed("write to", err)
-		}
+		bs.put(p, b, off)
+		bs.makeRoom()
+		return len(b), nil
 	}
+	if err := bs.flush(p); err != nil {
+		return 0, err
+	}
+	if err := p.storeAt(b, off); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
-func (p *piece) writeAt(b []byte, off int64) (int, error) {
-	if err := p.t.begin(); err != nil {
-		return 0, err
+// storeAt writes to the store, and waits for room.
+func (p *piece) storeAt(b []byte, off int64) error {
+	for w := newWait(p, "write to"); ; {
+		err := p.change(func(h *cairn.Piece) error {
+			_, err := h.WriteAt(b, off)
+			return err
+		})
+		if err == nil {
+			return nil
+		}
+		if !w.again(err) {
+			return p.failed("write to", err)
+		}
 	}
-	defer p.t.use.RUnlock()
-	defer p.t.s.changes.Add(1)
-	h, err := p.handle()
-	if err != nil {
-		return 0, err
-	}
-	return h.WriteAt(b, off)
 }
 
 // MarkComplete implements [storage.PieceImpl]. The piece, its hash tree and its
@@ -64,6 +80,9 @@ func (p *piece) writeAt(b []byte, off int64) (int, error) {
 // have been evicted since they were hashed, it is [cairn.ErrMissing] or
 // [cairn.ErrNotFound]; reading it then makes the client fetch it again.
 func (p *piece) MarkComplete() error {
+	if err := p.t.s.buffers.flush(p); err != nil {
+		return err
+	}
 	for w := newWait(p, "complete"); ; {
 		err := p.change(func(h *cairn.Piece) error {
 			_, err := h.Complete(p.t.ctx)
@@ -81,6 +100,9 @@ func (p *piece) MarkComplete() error {
 // MarkNotComplete implements [storage.PieceImpl]. The bytes stay. It waits for
 // room, too: otherwise the piece would be taken for complete after a restart.
 func (p *piece) MarkNotComplete() error {
+	if err := p.t.s.buffers.flush(p); err != nil {
+		return err
+	}
 	for w := newWait(p, "reopen"); ; {
 		err := p.change(func(h *cairn.Piece) error { return h.Incomplete(p.t.ctx) })
 		if err == nil || isAbsent(err) {
@@ -110,6 +132,14 @@ func (p *piece) change(change func(*cairn.Piece) error) error {
 // came, or have been evicted, or were damaged, it is exactly [io.EOF], upon
 // which the client fetches the piece again.
 func (p *piece) ReadAt(b []byte, off int64) (int, error) {
+	if buf := p.t.s.buffers.find(p); buf != nil {
+		if p.t.ctx.Err() == nil && buf.read(b, off) {
+			return len(b), nil
+		}
+		if err := p.t.s.buffers.flushBuffer(buf); err != nil {
+			return 0, err
+		}
+	}
 	if err := p.t.begin(); err != nil {
 		return 0, p.failed("read", err)
 	}
@@ -126,6 +156,14 @@ func (p *piece) ReadAt(b []byte, off int64) (int, error) {
 // bytes are missing it ends with exactly [io.EOF], which tells the client that
 // the piece failed because of the storage, not of a peer.
 func (p *piece) WriteTo(w io.Writer) (int64, error) {
+	if buf := p.t.s.buffers.find(p); buf != nil {
+		if n, whole, err := buf.writeTo(w, p.length()); whole {
+			return n, err
+		}
+		if err := p.t.s.buffers.flushBuffer(buf); err != nil {
+			return 0, err
+		}
+	}
 	if err := p.t.begin(); err != nil {
 		return 0, p.failed("read", err)
 	}

@@ -29,6 +29,9 @@ func (p *piece) NewReader() (storage.PieceReader, error) { return &reader{p: p},
 // ReadAt implements [io.ReaderAt], with the errors of [piece.ReadAt].
 // Concurrent calls are made one after another.
 func (r *reader) ReadAt(b []byte, off int64) (int, error) {
+	if err := r.p.t.s.buffers.flush(r.p); err != nil {
+		return 0, err
+	}
 	if err := r.p.t.begin(); err != nil {
 		return 0, r.p.failed("read", err)
 	}

@@ -19,11 +19,17 @@ type Options struct {
 	// Store are the options of the store that [Open] opens: its capacity, for
 	// example. [New] takes no notice of them.
 	Store *cairn.Options
-	// DurableBlocks makes each block that arrives as durable as the store is.
-	// By default a block survives the death of the process, but a power loss
-	// may undo the last blocks of pieces that are not complete yet, which the
-	// client then fetches again. A complete piece is always durable.
+	// DurableBlocks makes each block that arrives as durable as the store is,
+	// before the client is told that it is written. By default blocks wait in
+	// memory until their piece is marked complete, or a few seconds: the death
+	// of the process loses them, and a power loss a few more. It does no harm
+	// but that the client fetches them again, which it does in any case with a
+	// piece that it had not marked. A complete piece is always durable.
 	DurableBlocks bool
+	// Buffer is how many bytes of blocks wait in memory at most, of all
+	// torrents together. Default (0): 32 MiB. If negative, each block goes to
+	// the store when it comes.
+	Buffer int64
 	// Logger is told about each wait for room, and about damaged pieces that
 	// are fetched again. Default: nothing is logged.
 	Logger *slog.Logger
@@ -34,6 +40,16 @@ func (o *Options) logger() *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return o.Logger
+}
+
+func (o *Options) buffer() int64 {
+	switch {
+	case o.DurableBlocks:
+		return 0
+	case o.Buffer == 0:
+		return 32 << 20
+	}
+	return o.Buffer
 }
 
 // pieceOptions are those of the pieces of a torrent.
@@ -57,7 +73,8 @@ type Storage struct {
 	// the client, which groups them by this pointer.
 	capacity storage.TorrentCapacity
 
-	pins pins
+	buffers buffers
+	pins    pins
 	// changes counts the changes that are made through this Storage, each
 	// once it is over.
 	changes atomic.Uint64
@@ -98,6 +115,7 @@ func New(store *cairn.Store, opts *Options) *Storage {
 		log:      opts.logger(),
 		torrents: make(map[*torrent]struct{}),
 	}
+	s.buffers = buffers{log: s.log, limit: opts.buffer(), byPiece: make(map[pieceID]*buffer)}
 	capacity := func() (int64, bool) { return limit(store.Capacity()), true }
 	s.capacity = &capacity
 	return s
@@ -170,6 +188,7 @@ func (s *Storage) capacityOf(ctx context.Context, t *torrent) storage.TorrentCap
 // piece, and that nothing has been deleted.
 func (s *Storage) RemoveTorrent(ctx context.Context, infoHash metainfo.Hash) error {
 	owner := infoHash.HexString()
+	s.buffers.dropTorrent(owner)
 	s.closeTorrents(func(t *torrent) bool { return t.owner == owner })
 	err := s.store.Owner(owner).Delete(ctx)
 	if err != nil && !errors.Is(err, cairn.ErrNotFound) {
@@ -200,6 +219,7 @@ func (s *Storage) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.buffers.close()
 	s.closeTorrents(func(*torrent) bool { return true })
 	if s.owned {
 		return s.store.Close()

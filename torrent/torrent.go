@@ -61,8 +61,9 @@ func (t *torrent) pieceWithHash(p metainfo.Piece, _ g.Option[[]byte]) storage.Pi
 // key returns the key of a piece. Keys sort as the pieces do.
 func (t *torrent) key(index int) string { return fmt.Sprintf("%s%08d", t.prefix, index) }
 
-// Close implements [storage.TorrentImpl].
+// Close implements [storage.TorrentImpl]. The blocks that wait are stored.
 func (t *torrent) Close() error {
+	t.s.buffers.flushTorrent(t.owner)
 	t.end()
 	return nil
 }

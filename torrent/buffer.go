@@ -1,0 +1,278 @@
+package torrent
+
+import (
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A client takes a piece for nothing until it has marked it complete: after a
+// restart it fetches the whole of any other one again. So there is nothing to be
+// gained by storing each block on its own when it comes, and much to be lost: a
+// connection waits for one block's commit before it reads the next. Blocks wait
+// in memory instead, and go to the store together: when their piece is marked, or
+// read where they do not suffice, or when there are too many of them, or when
+// they have waited for long.
+
+const (
+	blockSize = 16 << 10
+	// runSize is the most that is handed to the store at once.
+	runSize = 1 << 20
+	// bufferAge is how long blocks wait at most.
+	bufferAge = 2 * time.Second
+)
+
+// buffers keep the blocks of all torrents of a Storage.
+type buffers struct {
+	log   *slog.Logger
+	limit int64        // bytes; none wait if it is not above 0
+	used  atomic.Int64 // bytes
+
+	mu      sync.Mutex
+	byPiece map[pieceID]*buffer
+	timer   *time.Timer // runs while there is any buffer
+}
+
+// A pieceID names a piece, however often its torrent is open.
+type pieceID struct {
+	owner string
+	index int
+}
+
+// A buffer has the blocks of one piece that are not in the store.
+type buffer struct {
+	bytes atomic.Int64
+
+	mu     sync.Mutex       // held while blocks come, and while they go to the store
+	p      *piece           // through which they go
+	blocks map[int64][]byte // by offset; each of its own blockSize array
+	since  time.Time
+	gone   bool // from buffers: another one may be there
+}
+
+var blockPool = sync.Pool{New: func() any { return new([blockSize]byte) }}
+
+// takes reports whether a write can wait: it must consist of whole blocks.
+func (bs *buffers) takes(p *piece, b []byte, off int64) bool {
+	end := off + int64(len(b))
+	return bs.limit > 0 && len(b) > 0 && off >= 0 && off%blockSize == 0 &&
+		(end%blockSize == 0 && end < p.length() || end == p.length())
+}
+
+// put keeps a copy of a write.
+func (bs *buffers) put(p *piece, b []byte, off int64) {
+	buf := bs.lock(p)
+	defer buf.mu.Unlock()
+	buf.p = p
+	for len(b) > 0 {
+		n := min(blockSize, len(b))
+		block, ok := buf.blocks[off]
+		if !ok {
+			block = blockPool.Get().(*[blockSize]byte)[:n]
+			buf.blocks[off] = block
+			buf.bytes.Add(int64(n))
+			bs.used.Add(int64(n))
+		}
+		copy(block, b[:n])
+		b, off = b[n:], off+int64(n)
+	}
+}
+
+// lock returns the buffer of a piece, made if there is none, with its lock held.
+func (bs *buffers) lock(p *piece) *buffer {
+	for {
+		bs.mu.Lock()
+		buf := bs.byPiece[p.id()]
+		if buf == nil {
+			buf = &buffer{blocks: make(map[int64][]byte), since: time.Now()}
+			bs.byPiece[p.id()] = buf
+			if bs.timer == nil {
+				bs.timer = time.AfterFunc(bufferAge, bs.flushOld)
+			}
+		}
+		bs.mu.Unlock()
+		buf.mu.Lock()
+		if !buf.gone {
+			return buf
+		}
+		buf.mu.Unlock()
+	}
+}
+
+// find returns the buffer of a piece, nil if there is none.
+func (bs *buffers) find(p *piece) *buffer {
+	if bs.limit <= 0 {
+		return nil
+	}
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	return bs.byPiece[p.id()]
+}
+
+// read fills b if the buffer has all of it.
+func (buf *buffer) read(b []byte, off int64) bool {
+	buf.mu.Lock()
+	defer buf.mu.Unlock()
+	for len(b) > 0 {
+		start := off - off%blockSize
+		block := buf.blocks[start]
+		if off-start >= int64(len(block)) {
+			return false
+		}
+		n := copy(b, block[off-start:])
+		b, off = b[n:], off+int64(n)
+	}
+	return true
+}
+
+// writeTo writes the piece to w, if the buffer has the whole of it.
+func (buf *buffer) writeTo(w io.Writer, length int64) (n int64, whole bool, err error) {
+	buf.mu.Lock()
+	defer buf.mu.Unlock()
+	if buf.gone || buf.bytes.Load() < length {
+		return 0, false, nil
+	}
+	for n < length {
+		m, err := w.Write(buf.blocks[n])
+		n += int64(m)
+		if err != nil {
+			return n, true, err
+		}
+	}
+	return n, true, nil
+}
+
+// flush stores the blocks of a piece, if any wait.
+func (bs *buffers) flush(p *piece) error {
+	buf := bs.find(p)
+	if buf == nil {
+		return nil
+	}
+	return bs.flushBuffer(buf)
+}
+
+// flushBuffer stores the blocks of a buffer. If that fails for good they are
+// dropped, and what misses them is told so by the store.
+func (bs *buffers) flushBuffer(buf *buffer) error {
+	buf.mu.Lock()
+	defer buf.mu.Unlock()
+	if buf.gone {
+		return nil
+	}
+	defer bs.empty(buf)
+	offsets := slices.Sorted(maps.Keys(buf.blocks))
+	run := make([]byte, 0, min(runSize, buf.bytes.Load()))
+	for i, off := range offsets {
+		run = append(run, buf.blocks[off]...)
+		next := off + int64(len(buf.blocks[off]))
+		if i+1 < len(offsets) && offsets[i+1] == next && len(run)+blockSize <= runSize {
+			continue
+		}
+		if err := buf.p.storeAt(run, next-int64(len(run))); err != nil {
+			return err
+		}
+		run = run[:0]
+	}
+	return nil
+}
+
+// empty forgets a buffer, whose lock the caller holds.
+func (bs *buffers) empty(buf *buffer) {
+	bs.mu.Lock()
+	delete(bs.byPiece, buf.p.id())
+	bs.mu.Unlock()
+	buf.gone = true
+	for _, block := range buf.blocks {
+		blockPool.Put((*[blockSize]byte)(block[:blockSize]))
+	}
+	bs.used.Add(-buf.bytes.Load())
+	buf.blocks = nil
+}
+
+// makeRoom stores the blocks of the pieces that have most of them, while there
+// are too many.
+func (bs *buffers) makeRoom() {
+	for bs.used.Load() > bs.limit {
+		bs.mu.Lock()
+		var largest *buffer
+		for _, buf := range bs.byPiece {
+			if largest == nil || buf.bytes.Load() > largest.bytes.Load() {
+				largest = buf
+			}
+		}
+		bs.mu.Unlock()
+		if largest == nil {
+			return
+		}
+		bs.flushLogged(largest)
+	}
+}
+
+// flushLogged stores blocks on behalf of nobody. That they could not be stored
+// shows when their piece is read or marked, and is logged here.
+func (bs *buffers) flushLogged(buf *buffer) {
+	if err := bs.flushBuffer(buf); err != nil {
+		bs.log.Error("blocks are lost, and fetched again", "err", err)
+	}
+}
+
+// flushOld stores the blocks that have waited for long.
+func (bs *buffers) flushOld() {
+	for _, buf := range bs.list(func(pieceID) bool { return true }) {
+		if time.Since(buf.since) >= bufferAge {
+			bs.flushLogged(buf)
+		}
+	}
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	bs.timer = nil
+	if len(bs.byPiece) > 0 {
+		bs.timer = time.AfterFunc(bufferAge, bs.flushOld)
+	}
+}
+
+// list returns the buffers of the pieces that match.
+func (bs *buffers) list(match func(pieceID) bool) (list []*buffer) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	for id, buf := range bs.byPiece {
+		if match(id) {
+			list = append(list, buf)
+		}
+	}
+	return list
+}
+
+// flushTorrent stores the blocks of all pieces of a torrent.
+func (bs *buffers) flushTorrent(owner string) {
+	for _, buf := range bs.list(func(id pieceID) bool { return id.owner == owner }) {
+		bs.flushLogged(buf)
+	}
+}
+
+// dropTorrent forgets the blocks of all pieces of a torrent.
+func (bs *buffers) dropTorrent(owner string) {
+	for _, buf := range bs.list(func(id pieceID) bool { return id.owner == owner }) {
+		buf.mu.Lock()
+		if !buf.gone {
+			bs.empty(buf)
+		}
+		buf.mu.Unlock()
+	}
+}
+
+// close stores all blocks, and lets none wait any more.
+func (bs *buffers) close() {
+	for _, buf := range bs.list(func(pieceID) bool { return true }) {
+		bs.flushLogged(buf)
+	}
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if bs.timer != nil {
+		bs.timer.Stop()
+	}
+}

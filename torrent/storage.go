@@ -188,6 +188,9 @@ func (s *Storage) capacityOf(ctx context.Context, t *torrent) storage.TorrentCap
 // piece, and that nothing has been deleted.
 func (s *Storage) RemoveTorrent(ctx context.Context, infoHash metainfo.Hash) error {
 	owner := infoHash.HexString()
+	for _, t := range s.find(func(t *torrent) bool { return t.owner == owner }) {
+		t.hurry() // a write that waits for room holds the blocks of its piece
+	}
 	s.buffers.dropTorrent(owner)
 	s.closeTorrents(func(t *torrent) bool { return t.owner == owner })
 	err := s.store.Owner(owner).Delete(ctx)
@@ -199,17 +202,21 @@ func (s *Storage) RemoveTorrent(ctx context.Context, infoHash metainfo.Hash) err
 
 // closeTorrents closes the open torrents that match.
 func (s *Storage) closeTorrents(match func(*torrent) bool) {
+	for _, t := range s.find(match) {
+		t.end()
+	}
+}
+
+// find returns the open torrents that match.
+func (s *Storage) find(match func(*torrent) bool) (found []*torrent) {
 	s.mu.Lock()
-	var found []*torrent
+	defer s.mu.Unlock()
 	for t := range s.torrents {
 		if match(t) {
 			found = append(found, t)
 		}
 	}
-	s.mu.Unlock()
-	for _, t := range found {
-		t.end()
-	}
+	return found
 }
 
 // Close closes what torrents are open, ends the waits for room, and closes the
@@ -219,6 +226,9 @@ func (s *Storage) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	for _, t := range s.find(func(*torrent) bool { return true }) {
+		t.hurry()
+	}
 	s.buffers.close()
 	s.closeTorrents(func(*torrent) bool { return true })
 	if s.owned {

@@ -25,6 +25,9 @@ type torrent struct {
 	// ctx ends with the torrent, and with it whatever waits.
 	ctx    context.Context
 	cancel context.CancelFunc
+	// patience ends before that: nothing waits for room any more.
+	patience context.Context
+	hurry    context.CancelFunc
 	// use is held for reading during each call on the store, and for writing
 	// to wait for their end. It is not held while a write waits for room.
 	use sync.RWMutex
@@ -43,6 +46,7 @@ func newTorrent(s *Storage, info *metainfo.Info, owner string) *torrent {
 		sweep:  sweep{complete: make(map[int]bool)},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.patience, t.hurry = context.WithCancel(t.ctx)
 	for i := range t.pieces {
 		t.pieces[i].t, t.pieces[i].index = t, i
 	}
@@ -61,8 +65,10 @@ func (t *torrent) pieceWithHash(p metainfo.Piece, _ g.Option[[]byte]) storage.Pi
 // key returns the key of a piece. Keys sort as the pieces do.
 func (t *torrent) key(index int) string { return fmt.Sprintf("%s%08d", t.prefix, index) }
 
-// Close implements [storage.TorrentImpl]. The blocks that wait are stored.
+// Close implements [storage.TorrentImpl]. The blocks that wait are stored, if
+// there is room for them.
 func (t *torrent) Close() error {
+	t.hurry()
 	t.s.buffers.flushTorrent(t.owner)
 	t.end()
 	return nil

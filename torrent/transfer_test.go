@@ -213,7 +213,7 @@ func TestWaitEnds(t *testing.T) {
 		t.Run(end, func(t *testing.T) {
 			store := openStore(t, ":memory:", &cairn.Options{Capacity: blockSize})
 			waiting := make(waits, 1)
-			s := cairntorrent.New(store, &cairntorrent.Options{Logger: slog.New(waiting)})
+			s := cairntorrent.New(store, &cairntorrent.Options{Logger: slog.New(waiting), Buffer: -1})
 			info, hash := infoOfSize(2*blockSize, blockSize), infoHash("ends")
 			tor := openTorrent(t, s, info, hash)
 			fill(t, pieceOf(tor, info, 0), content(1, blockSize))

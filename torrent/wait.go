@@ -30,7 +30,7 @@ func newWait(p *piece, op string) wait { return wait{p: p, op: op} }
 // which may have been all that was in the way.
 func (w *wait) again(err error) bool {
 	t := w.p.t
-	if t.ctx.Err() != nil || !passes(err) {
+	if t.patience.Err() != nil || !passes(err) {
 		return false
 	}
 	released := t.s.pins.releaseIdle()
@@ -48,7 +48,7 @@ func (w *wait) again(err error) bool {
 	select {
 	case <-timer.C:
 		return true
-	case <-t.ctx.Done():
+	case <-t.patience.Done():
 		return false
 	}
 }

@@ -38,21 +38,37 @@ func (c *child) addSmall(s store) error {
 	if err := c.start(); err != nil {
 		return err
 	}
-	var next atomic.Int64
-	err := parallel(smallConns, func(int) error {
-		content := make([]byte, smallSize)
-		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-			fill(content, i)
-			if err := s.Put(keys[i], content); err != nil {
-				return err
-			}
-		}
-		return nil
+	bufs := buffers(smallConns, smallSize)
+	err := spread(smallConns, n, func(worker, i int) error {
+		fill(bufs[worker], i)
+		return s.Put(keys[i], bufs[worker])
 	})
 	if err != nil {
 		return err
 	}
 	return c.stop(int64(n), int64(n)*smallSize)
+}
+
+// spread hands the numbers below n to goroutines, and returns the first error.
+func spread(conns, n int, f func(worker, i int) error) error {
+	var next atomic.Int64
+	return parallel(conns, func(worker int) error {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			if err := f(worker, i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// buffers makes a buffer for each goroutine.
+func buffers(conns, size int) [][]byte {
+	list := make([][]byte, conns)
+	for i := range list {
+		list[i] = make([]byte, size)
+	}
+	return list
 }
 
 // parallel runs f in n goroutines and returns the first error.

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 
 	"github.com/cairnstore/cairn"
 	"github.com/cairnstore/cairn/bao"
@@ -78,15 +77,7 @@ func (c *child) eachOf(order []int, f func(group int) error) error {
 	if err := c.start(); err != nil {
 		return err
 	}
-	var next atomic.Int64
-	err := parallel(importConns, func(int) error {
-		for i := int(next.Add(1)) - 1; i < len(order); i = int(next.Add(1)) - 1 {
-			if err := f(order[i]); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := spread(importConns, len(order), func(_, i int) error { return f(order[i]) })
 	if err != nil {
 		return err
 	}

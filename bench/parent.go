@@ -131,7 +131,7 @@ func (p *parent) storeDir(w workload, peer string) string {
 	return filepath.Join(p.dir, w.store, peer)
 }
 
-// prepare makes a peer's shared store, if the workload has one and it is not
+// prepare makes a peer's prepared store, if the workload has one and it is not
 // there from another workload.
 func (p *parent) prepare(w workload, peer, source string) error {
 	if w.store == "" {
@@ -146,6 +146,10 @@ func (p *parent) prepare(w workload, peer, source string) error {
 	}
 	fmt.Fprintf(p.log, "preparing %s for %s\n", w.store, peer)
 	_, err := p.child(task{Workload: w.name, Peer: peer, Dir: dir, Source: source, Prepare: true})
+	if err != nil {
+		// A half prepared store must not pass for one.
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
 	return err
 }
 

@@ -27,7 +27,7 @@ func readRandom(size int64, conns int) workload {
 		run: func(c *child) error {
 			return c.withBlob(func(b *bigBlob) error { return c.readRandom(b, conns) })
 		},
-		measures: []measure{perOp, peakRSS, fileSize},
+		measures: []measure{perRead, peakRSS, fileSize},
 	}
 }
 

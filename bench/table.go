@@ -21,28 +21,39 @@ const (
 	failed = "failed"
 )
 
-// writeTable writes the machine and the table of all results.
+// writeTable writes the machine and the tables of all results.
 func writeTable(w io.Writer, cfg *config, all []measured) error {
 	var b strings.Builder
 	head, err := header(cfg)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(&b, "%s\n\n", head)
-	columns := others(cfg, all)
-	fmt.Fprintf(&b, "| workload | durability | measure | %s (min–max) |", subject)
-	for _, peer := range columns {
-		fmt.Fprintf(&b, " %s |", peer)
-	}
-	fmt.Fprintf(&b, " %s/peer |\n|%s\n", subject, strings.Repeat("---|", 5+len(columns)))
-	for _, m := range all {
-		for _, row := range m.measures {
-			writeRow(&b, cfg, m, row, columns)
+	fmt.Fprintf(&b, "%s\n", head)
+	for _, heading := range []string{blobTable} {
+		list := slices.DeleteFunc(slices.Clone(all), func(m measured) bool { return m.table != heading })
+		if len(list) > 0 {
+			writeSection(&b, cfg, heading, list)
 		}
 	}
 	fmt.Fprint(&b, "\n", notes)
 	_, err = io.WriteString(w, b.String())
 	return err
+}
+
+// writeSection writes one table.
+func writeSection(b *strings.Builder, cfg *config, heading string, list []measured) {
+	columns := others(cfg, list)
+	fmt.Fprintf(b, "\n**%s**\n\n", heading)
+	fmt.Fprintf(b, "| workload | durability | measure | %s (min–max) |", subject)
+	for _, peer := range columns {
+		fmt.Fprintf(b, " %s |", peer)
+	}
+	fmt.Fprintf(b, " %s/peer |\n|%s\n", subject, strings.Repeat("---|", 5+len(columns)))
+	for _, m := range list {
+		for _, row := range m.measures {
+			writeRow(b, cfg, m, row, columns)
+		}
+	}
 }
 
 // notes tell what the columns mean.
@@ -101,11 +112,11 @@ func peerVersions() (list []string) {
 }
 
 // others returns the peers beside the subject that have a column, in the order
-// of their first appearance in all workloads.
-func others(cfg *config, all []measured) (list []string) {
+// of peerNames.
+func others(cfg *config, table []measured) (list []string) {
 	for _, peer := range peerNames {
 		used := func(m measured) bool { return slices.Contains(cfg.peers(m.workload), peer) }
-		if peer != subject && slices.ContainsFunc(all, used) {
+		if peer != subject && slices.ContainsFunc(table, used) {
 			list = append(list, peer)
 		}
 	}

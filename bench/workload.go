@@ -7,9 +7,12 @@ import (
 
 // A workload is one thing to measure for several peers.
 type workload struct {
+	// table is the heading of the table that the workload is in.
+	table string
 	name  string
 	title string
-	// durability is what every peer of the row promises.
+	// durability is what every peer of the row promises, but for those it
+	// names with something else.
 	durability string
 	peers      []string
 	// size is that of the source file the workload reads, 0 for none.
@@ -33,19 +36,41 @@ type measure struct {
 
 var (
 	elapsed  = measure{"time", formatSeconds, func(r result) float64 { return r.Seconds }}
-	perOp    = measure{"time per read", formatSeconds, func(r result) float64 { return r.Seconds / float64(r.Ops) }}
+	perRead  = timePer("read")
 	peakRSS  = measure{"peak RSS", formatBytes, func(r result) float64 { return float64(r.PeakRSS) }}
 	fileSize = measure{"on disk", formatBytes, func(r result) float64 { return float64(r.FileBytes) }}
 )
+
+// timePer is the mean time of one operation, which it names.
+func timePer(operation string) measure {
+	return measure{"time per " + operation, formatSeconds, func(r result) float64 { return r.Seconds / float64(r.Ops) }}
+}
 
 // extra is a measure that the workload puts into its result under its name.
 func extra(name string, format func(float64) string) measure {
 	return measure{name, format, func(r result) float64 { return r.Extra[name] }}
 }
 
-// allWorkloads lists the workloads in the order of the table.
+// Headings of the tables.
+const (
+	blobTable = "Blobs"
+)
+
+// allWorkloads lists the workloads in the order of the tables.
 func allWorkloads(s sizes) []workload {
-	list := []workload{
+	return inTable(blobTable, blobWorkloads(s))
+}
+
+// inTable puts workloads under a heading.
+func inTable(heading string, list []workload) []workload {
+	for i := range list {
+		list[i].table = heading
+	}
+	return list
+}
+
+func blobWorkloads(s sizes) []workload {
+	return []workload{
 		addFile("add-big", s.Big),
 		addSmall(s.Small),
 		readSeq(s.Big),
@@ -57,16 +82,13 @@ func allWorkloads(s sizes) []workload {
 		openStore("open-few", s.Few),
 		openStore("open-many", s.Many),
 	}
-	return list
 }
 
 // workloads returns those that -only selects at least one peer of.
 func (cfg *config) workloads() []workload {
 	list := allWorkloads(cfg.sizes)
 	if cfg.rss4 {
-		large := addFile("add-rss4", 4*cfg.Big)
-		large.rounds = 1
-		list = append(list, large)
+		list = append(list, addRSS4(cfg.sizes))
 	}
 	return slices.DeleteFunc(list, func(w workload) bool { return len(cfg.peers(w)) == 0 })
 }
@@ -78,9 +100,16 @@ func (cfg *config) peers(w workload) []string {
 	})
 }
 
+// addRSS4 adds a file four times as large, for its peak memory.
+func addRSS4(s sizes) workload {
+	w := addFile("add-rss4", 4*s.Big)
+	w.table, w.rounds = blobTable, 1
+	return w
+}
+
 // findWorkload returns the named workload.
 func findWorkload(s sizes, name string) (workload, error) {
-	all := append(allWorkloads(s), addFile("add-rss4", 4*s.Big))
+	all := append(allWorkloads(s), addRSS4(s))
 	for _, w := range all {
 		if w.name == name {
 			return w, nil

@@ -17,18 +17,20 @@ const bigStore = "big"
 
 // A bigBlob is the large blob in one peer's prepared store. readGroup reads
 // one whole group and may be called concurrently; writeTo, nil for the
-// databases, reads everything.
+// databases, reads everything; writePiece stores the i-th value of pieceSize
+// beside the blob, group by group, and it is durable then.
 type bigBlob struct {
-	readGroup func(group int64, buf *[bao.GroupSize]byte) error
-	writeTo   func(w io.Writer) (int64, error)
-	close     func() error
+	readGroup  func(group int64, buf *[bao.GroupSize]byte) error
+	writeTo    func(w io.Writer) (int64, error)
+	writePiece func(i int, content []byte) error
+	close      func() error
 }
 
 // prepareBig stores the source: as one blob or file, or as values of 16 KiB.
 func (c *child) prepareBig() error {
 	switch c.Peer {
 	case filesPeer, checkedFile:
-		return c.copySource()
+		return c.copySource(c.plainFile())
 	case cairnPeer:
 		return c.with(func(s store) error { return storeFile(s, c.Source) })
 	}
@@ -62,13 +64,14 @@ func (c *child) withBlob(f func(b *bigBlob) error) error {
 
 func (c *child) plainFile() string { return filepath.Join(c.Dir, "blob") }
 
-func (c *child) copySource() error {
+// copySource makes a synced copy of the source.
+func (c *child) copySource(target string) error {
 	in, err := os.Open(c.Source)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := os.Create(c.plainFile())
+	out, err := os.Create(target)
 	if err != nil {
 		return err
 	}
@@ -92,8 +95,9 @@ func (c *child) cairnBlob() (*bigBlob, error) {
 			_, err := b.ReadAt(buf[:], group*bao.GroupSize)
 			return err
 		},
-		writeTo: b.WriteTo,
-		close:   func() error { return errors.Join(b.Close(), s.Close()) },
+		writeTo:    b.WriteTo,
+		writePiece: cs.writePiece,
+		close:      func() error { return errors.Join(b.Close(), s.Close()) },
 	}, nil
 }
 
@@ -122,8 +126,9 @@ func (c *child) fileBlob(cvs []bao.CV) (*bigBlob, error) {
 			}
 			return checkGroups(buf[:], bao.GroupSize, group, cvs)
 		},
-		writeTo: func(w io.Writer) (int64, error) { return readFile(f, w, cvs) },
-		close:   f.Close,
+		writeTo:    func(w io.Writer) (int64, error) { return readFile(f, w, cvs) },
+		writePiece: c.writePieceFile,
+		close:      f.Close,
 	}, nil
 }
 
@@ -190,6 +195,7 @@ func (c *child) valuesBlob() (*bigBlob, error) {
 			}
 			return err
 		},
-		close: s.Close,
+		writePiece: func(i int, content []byte) error { return writeValues(s, i, content) },
+		close:      s.Close,
 	}, nil
 }

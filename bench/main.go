@@ -1,14 +1,15 @@
 // Bench compares Cairn with plain files and with other embedded stores, and
-// prints one Markdown table:
+// prints Markdown tables:
 //
 //	go run ./bench                          # from the repository's root
 //	go run ./bench -short -rounds 1         # tiny, to see that it works
 //	go run ./bench -only 'add-small/(cairn|bbolt)'
+//	go run ./bench -only '^(torrent|mark|transfer)'
 //	go run ./bench -only add-big/cairn -cpuprofile cpu.prof
 //
 // Each measurement runs in a process of its own, which says what it used. The
 // peers of a workload take turns, round after round, so that whatever else the
-// machine does meets all of them; the table has the medians. All peers of a
+// machine does meets all of them; the tables have the medians. All peers of a
 // row keep the same promise of durability, or the row says which does not.
 package main
 
@@ -72,11 +73,21 @@ type sizes struct {
 	Reads int   // random reads of 16 KiB
 	Adds  int   // additions of which the latency is taken
 	Gets  int   // reads of which the latency is taken
+
+	Turnover int // pieces written to a store that has Few or Many
+	Pieces   int // pieces of the torrent with the most
+	Marks    int // times that 16 pieces of 2 MiB are written and marked complete
 }
 
 var (
-	fullSizes  = sizes{Big: 1 << 30, Small: 100_000, Many: 1_000_000, Few: 10_000, Reads: 131_072, Adds: 1000, Gets: 10_000}
-	shortSizes = sizes{Big: 16 << 20, Small: 1000, Many: 10_000, Few: 1000, Reads: 2000, Adds: 50, Gets: 500}
+	fullSizes = sizes{
+		Big: 1 << 30, Small: 100_000, Many: 1_000_000, Few: 10_000, Reads: 131_072, Adds: 1000, Gets: 10_000,
+		Turnover: 30_000, Pieces: 50_000, Marks: 32,
+	}
+	shortSizes = sizes{
+		Big: 16 << 20, Small: 1000, Many: 10_000, Few: 1000, Reads: 2000, Adds: 50, Gets: 500,
+		Turnover: 500, Pieces: 500, Marks: 1,
+	}
 )
 
 // A config is the command line, read.
@@ -96,7 +107,7 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	flags.SetOutput(stderr)
 	short := flags.Bool("short", false, "tiny sizes, to try the program; -big and -many still count")
 	big := flags.String("big", "", "`size` of the large blob, like 256MiB (default 1GiB)")
-	many := flags.Int("many", 0, "`blobs` in the large store to open (default 1000000)")
+	many := flags.Int("many", 0, "`number` of blobs or pieces in the large stores (default 1000000)")
 	only := flags.String("only", "", "`regexp` of workload/peer pairs to run, like 'add-small/(cairn|sqlite)'")
 	flags.StringVar(&cfg.dir, "dir", os.TempDir(), "`directory` to work in; everything is removed afterwards")
 	flags.IntVar(&cfg.rounds, "rounds", 5, "how often each measurement is made")

@@ -128,6 +128,9 @@ func (p *parent) source(size int64) (string, error) {
 
 // storeDir returns where a peer's prepared store is.
 func (p *parent) storeDir(w workload, peer string) string {
+	if w.oneStore {
+		peer = "all"
+	}
 	return filepath.Join(p.dir, w.store, peer)
 }
 

@@ -75,7 +75,11 @@ const (
 )
 
 var (
-	peerNames = []string{cairnPeer, addPeer, filesPeer, looseFiles, checkedFile, bboltPeer, tunedBbolt, pebblePeer, badgerPeer, sqlitePeer}
+	peerNames = []string{
+		cairnPeer, addPeer, unlimitedPeer, durableBlocks,
+		filesPeer, looseFiles, checkedFile, bboltPeer, tunedBbolt, pebblePeer, badgerPeer, sqlitePeer,
+		fileStorage, plainStorage, mmapStorage, boltStorage, memoryStorage,
+	}
 	databases = []string{bboltPeer, pebblePeer, badgerPeer, sqlitePeer}
 )
 
@@ -186,13 +190,14 @@ func smallBatches(n, size int) iter.Seq2[[]entry, error] {
 
 // noise is where the contents of small blobs are cut from.
 var noise = func() []byte {
-	b := make([]byte, smallSize+1021)
+	b := make([]byte, bao.GroupSize+1021)
 	rand.NewChaCha8([32]byte([]byte("the noise in which blobs are cut"))).Read(b)
 	return b
 }()
 
-// fill makes the content of the i-th small blob of its size: cheap to make, so
-// that it costs little in a measured part, not compressible, and unique.
+// fill makes the content of the i-th small blob of its size, at most a group:
+// cheap to make, so that it costs little in a measured part, not compressible,
+// and unique.
 func fill(buf []byte, i int) {
 	copy(buf, noise[i%1021:])
 	binary.LittleEndian.PutUint64(buf, uint64(i)*0x9e3779b97f4a7c15)

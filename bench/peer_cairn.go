@@ -18,11 +18,15 @@ type cairnStore struct{ *cairn.Store }
 var _ fileAdder = cairnStore{}
 
 func openCairn(dir string) (store, error) {
-	s, err := cairn.Open(context.Background(), filepath.Join(dir, "cairn.db"), nil)
+	s, err := openCairnWith(dir, nil)
 	if err != nil {
 		return nil, err
 	}
 	return cairnStore{s}, nil
+}
+
+func openCairnWith(dir string, opts *cairn.Options) (*cairn.Store, error) {
+	return cairn.Open(context.Background(), filepath.Join(dir, "cairn.db"), opts)
 }
 
 // Put hashes and adds one blob.

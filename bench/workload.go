@@ -19,9 +19,12 @@ type workload struct {
 	size int64
 	// store names the prepared store that all rounds, and other workloads of
 	// the same store, share. Without one, each round gets an empty directory.
-	store   string
-	prepare func(c *child) error
-	run     func(c *child) error
+	store string
+	// oneStore has all peers take turns with one prepared store, which each
+	// leaves as it found it.
+	oneStore bool
+	prepare  func(c *child) error
+	run      func(c *child) error
 	// rounds is how often to run it, if not as often as the others.
 	rounds   int
 	measures []measure
@@ -53,12 +56,18 @@ func extra(name string, format func(float64) string) measure {
 
 // Headings of the tables.
 const (
-	blobTable = "Blobs"
+	blobTable    = "Blobs"
+	pieceTable   = "Pieces"
+	torrentTable = "Torrents"
 )
 
 // allWorkloads lists the workloads in the order of the tables.
 func allWorkloads(s sizes) []workload {
-	return inTable(blobTable, blobWorkloads(s))
+	return slices.Concat(
+		inTable(blobTable, blobWorkloads(s)),
+		inTable(pieceTable, pieceWorkloads(s)),
+		inTable(torrentTable, torrentWorkloads(s)),
+	)
 }
 
 // inTable puts workloads under a heading.
@@ -81,6 +90,26 @@ func blobWorkloads(s sizes) []workload {
 		serve(s.Big),
 		openStore("open-few", s.Few),
 		openStore("open-many", s.Many),
+	}
+}
+
+func pieceWorkloads(s sizes) []workload {
+	return []workload{
+		capacity("capacity-few", s.Few),
+		capacity("capacity-many", s.Many),
+		readUnderWrite(s.Big),
+	}
+}
+
+func torrentWorkloads(s sizes) []workload {
+	return []workload{
+		torrentWrite(s.Big),
+		markComplete(s.Marks),
+		transfer(s.Big, 256<<10),
+		transfer(s.Big, 1<<20),
+		transfer(s.Big, 4<<20),
+		torrentReopen(s.Big),
+		torrentStart(s.Pieces),
 	}
 }
 

@@ -67,6 +67,9 @@ func (c *child) leech(leecher, seeder *torrent.Client, file *torrentFile) error 
 	if err != nil {
 		return err
 	}
+	if err := t.waitChecked(); err != nil {
+		return err
+	}
 	if err := c.start(); err != nil {
 		return err
 	}
@@ -134,6 +137,25 @@ func addTorrent(cl *torrent.Client, file *torrentFile) (*clientTorrent, error) {
 		}
 	})
 	return &clientTorrent{t, failed}, nil
+}
+
+// waitChecked returns when the client knows of each piece whether it is there.
+// If the storage does not know, the client tries to hash it.
+func (t *clientTorrent) waitChecked() error {
+	timeout := time.NewTimer(clientPatience)
+	defer timeout.Stop()
+	changes := t.SubscribePieceStateChanges()
+	defer changes.Close()
+	for i := range t.NumPieces() {
+		for state := t.PieceState(i); !state.Ok || state.Checking; state = t.PieceState(i) {
+			select {
+			case <-changes.Values:
+			case <-timeout.C:
+				return fmt.Errorf("piece %d unchecked after %v", i, clientPatience)
+			}
+		}
+	}
+	return nil
 }
 
 // wait returns when all pieces are complete.

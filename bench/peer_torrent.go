@@ -9,7 +9,6 @@ import (
 
 	"github.com/anacrolix/generics"
 	"github.com/anacrolix/torrent/storage"
-	"github.com/cairnstore/cairn"
 	cairntorrent "github.com/cairnstore/cairn/torrent"
 )
 
@@ -36,7 +35,7 @@ var storageOpeners = map[string]func(dir string) (storage.ClientImplCloser, erro
 }
 
 // durableOptions make every block as durable as a complete piece.
-var durableOptions = cairntorrent.Options{Durability: cairn.Durable}
+var durableOptions = cairntorrent.Options{DurableBlocks: true}
 
 func openTorrents(dir string, opts *cairntorrent.Options) (storage.ClientImplCloser, error) {
 	return cairntorrent.Open(context.Background(), filepath.Join(dir, "cairn.db"), opts)

@@ -31,7 +31,7 @@ func (c *child) prepareBig() error {
 	switch c.Peer {
 	case filesPeer, checkedFile:
 		return c.copySource(c.plainFile())
-	case cairnPeer:
+	case cairnPeer, addPeer:
 		return c.with(func(s store) error { return storeFile(s, c.Source) })
 	}
 	return c.with(func(s store) error {
@@ -44,7 +44,7 @@ func (c *child) withBlob(f func(b *bigBlob) error) error {
 	var b *bigBlob
 	var err error
 	switch c.Peer {
-	case cairnPeer:
+	case cairnPeer, addPeer:
 		b, err = c.cairnBlob()
 	case filesPeer:
 		b, err = c.fileBlob(nil)
@@ -90,13 +90,17 @@ func (c *child) cairnBlob() (*bigBlob, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	writePiece := cs.writePiece
+	if c.Peer == addPeer {
+		writePiece = func(_ int, content []byte) error { return s.Put(nil, content) }
+	}
 	return &bigBlob{
 		readGroup: func(group int64, buf *[bao.GroupSize]byte) error {
 			_, err := b.ReadAt(buf[:], group*bao.GroupSize)
 			return err
 		},
 		writeTo:    b.WriteTo,
-		writePiece: cs.writePiece,
+		writePiece: writePiece,
 		close:      func() error { return errors.Join(b.Close(), s.Close()) },
 	}, nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/cairnstore/cairn/bao"
 )
 
-// addPeer is Cairn adding the same file, where the subject is something else.
+// addPeer is Cairn adding what is written, where the subject does otherwise.
 const addPeer = "cairn-add"
 
 // exchange sends the large blob from one store to another through a pipe:
@@ -44,9 +44,6 @@ func (c *child) exchange() error {
 	defer os.RemoveAll(target)
 	to := child{task: c.task}
 	to.Dir = target
-	if c.Peer == addPeer {
-		to.Peer = cairnPeer
-	}
 	return to.with(func(s store) error {
 		if c.Peer != cairnPeer {
 			return c.addFile(s, c.Sizes.Big)

@@ -85,6 +85,7 @@ var (
 
 var openers = map[string]func(dir string) (store, error){
 	cairnPeer:  openCairn,
+	addPeer:    openCairn,
 	filesPeer:  func(dir string) (store, error) { return openFiles(dir, true) },
 	looseFiles: func(dir string) (store, error) { return openFiles(dir, false) },
 	bboltPeer:  func(dir string) (store, error) { return openBolt(dir, 0) },

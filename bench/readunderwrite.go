@@ -28,15 +28,16 @@ const (
 // readUnderWrite takes the latency of reading whole groups of the large blob
 // at random, from one goroutine, first alone, then while another goroutine
 // writes pieces of 4 MiB as fast as it can, group by group: Cairn by
-// Piece.WriteAt and Complete; plain files as a new file each, with a sync at
-// its end, and with the check of the hash of what is read; the databases as
-// one transaction. Each round has a new store.
+// Piece.WriteAt and Complete, and, as a peer, by adding each as a blob; plain
+// files as a new file each, with a sync at its end, and with the check of the
+// hash of what is read; the databases as one transaction. Each round has a new
+// store.
 func readUnderWrite(size int64) workload {
 	return workload{
 		name:       "read-under-write",
 		title:      fmt.Sprintf("16 KiB at random of %s, beside a writer of pieces of 4 MiB", formatBytes(float64(size))),
 		durability: "each piece when complete",
-		peers:      append([]string{cairnPeer, checkedFile}, databases...),
+		peers:      append([]string{cairnPeer, addPeer, checkedFile}, databases...),
 		size:       size,
 		run: func(c *child) error {
 			if err := c.prepareBig(); err != nil {

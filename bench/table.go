@@ -35,7 +35,7 @@ func writeTable(w io.Writer, cfg *config, all []measured) error {
 			writeSection(&b, cfg, heading, list)
 		}
 	}
-	fmt.Fprint(&b, "\n", notes)
+	fmt.Fprintf(&b, "\n"+notes, formatBytes(float64(rss().now)))
 	_, err = io.WriteString(w, b.String())
 	return err
 }
@@ -56,10 +56,10 @@ func writeSection(b *strings.Builder, cfg *config, heading string, list []measur
 	}
 }
 
-// notes tell what the columns mean.
+// notes tell what the columns mean. The parent does nothing that takes memory.
 const notes = `Below 1 in the last column, Cairn takes less. Of what keeps blobs and pieces, only cairn and files-checked verify what they read.
 The storages of anacrolix/torrent do not; there, who reads compares the SHA-1 of whole pieces, but Cairn verifies all the same.
-Peak RSS counts the program, with all peers linked in, and the resident pages of mapped files, by which bbolt and badger read and write.
+Peak RSS counts the program, with all peers linked in, which takes %s before it does anything, and the resident pages of mapped files, by which bbolt and badger read and write.
 "On disk" is what the file system has allocated after the store was closed, preallocated logs of pebble included.
 `
 

@@ -47,9 +47,9 @@ func openPlainStorage(dir string) storage.ClientImplCloser {
 	return storage.NewFileOpts(storage.NewFileClientOpts{ClientBaseDir: dir, UsePartFiles: generics.Some(false)})
 }
 
-// weaker says what a storage promises that does not keep both a piece and the
-// record of its completion once it is marked complete.
-var weaker = map[string]string{
+// promises says what a storage keeps, if not just each piece and the record of
+// its completion once it is marked complete.
+var promises = map[string]string{
 	durableBlocks: "each block",
 	fileStorage:   "its data, the record never",
 	plainStorage:  "its data, the record never",
@@ -62,7 +62,7 @@ var weaker = map[string]string{
 func storageDurability(peers []string) string {
 	var others []string
 	for _, peer := range peers {
-		if promise, ok := weaker[peer]; ok {
+		if promise, ok := promises[peer]; ok {
 			others = append(others, peer+": "+promise)
 		}
 	}

@@ -2,6 +2,7 @@ package cairn
 
 import (
 	"context"
+	"errors"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -114,3 +115,15 @@ func (s *Store) Observers() (n int) {
 	}
 	return n
 }
+
+// BreakBegin has every further batch fail to begin, or not any more.
+func (s *Store) BreakBegin(broken bool) {
+	if broken {
+		err := errBroken
+		s.writer.failed.Store(&err)
+	} else {
+		s.writer.failed.Store(nil)
+	}
+}
+
+var errBroken = errors.New("broken")

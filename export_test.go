@@ -127,3 +127,11 @@ func (s *Store) BreakBegin(broken bool) {
 }
 
 var errBroken = errors.New("broken")
+
+// OutsideTransaction runs a statement on the writing connection between two
+// transactions, where alone some pragmas have an effect.
+func (s *Store) OutsideTransaction(ctx context.Context, text string) error {
+	return s.write(ctx, 0, func(conn *sqlite.Conn) error {
+		return errors.Join(execText(conn, "rollback"), execText(conn, text), execText(conn, "begin immediate"))
+	})
+}

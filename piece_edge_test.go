@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"testing"
@@ -255,5 +256,57 @@ func TestOpenWithLeftovers(t *testing.T) {
 	}
 	s = open(t, path, &cairn.Options{Capacity: 100_000})
 	mustHave(t, s, b)
+	mustBeSound(t, s)
+}
+
+// TestQuotaMakesRoom has what an owner loses to its quota be room enough for the
+// capacity, so that nothing else has to go.
+func TestQuotaMakesRoom(t *testing.T) {
+	for _, recursive := range []bool{true, false} {
+		s := open(t, tempPath(t), nil)
+		if err := s.OutsideTransaction(t.Context(), fmt.Sprintf("pragma recursive_triggers = %t", recursive)); err != nil {
+			t.Fatal(err)
+		}
+		o := &cairn.PieceOptions{Owner: "o"}
+		putPiece(t, s, "first", content(1, 10_000), nil)
+		putPiece(t, s, "o/1", content(2, 20_000), o)
+		if err := s.Owner("o").SetQuota(t.Context(), 30_000); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetCapacity(t.Context(), 30_000); err != nil {
+			t.Fatal(err)
+		}
+		p := openPiece(t, s, "o/2", 20_000, o)
+		writePiece(t, p, content(3, 20_000), 0)
+		mustHaveKeys(t, s, "first", "o/2")
+		mustBeSound(t, s)
+	}
+}
+
+// TestPinFollowsKey writes to a pinned piece whose content others have: from
+// then on the pin protects the piece's own bytes, and not the content.
+func TestPinFollowsKey(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	ctx := t.Context()
+	b := content(1, 10_000)
+	add(t, s, b)
+	putPiece(t, s, "a", b, nil)
+	putPiece(t, s, "c", content(2, 10_000), nil)
+	pin, err := s.Pin(ctx, cairn.Window{Keys: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pin.Release()
+	for _, capacity := range []int64{15_000, 30_000} {
+		if err := s.SetCapacity(ctx, capacity); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustHaveKeys(t, s, "a")
+	putPiece(t, s, "d", content(3, 10_000), nil)
+	writePiece(t, openPiece(t, s, "a", len(b), nil), []byte("changed"), 0)
+	putPiece(t, s, "e", content(4, 10_000), nil)
+	mustHaveKeys(t, s, "a", "d", "e")
+	mustNotHave(t, s, b)
 	mustBeSound(t, s)
 }

@@ -103,6 +103,10 @@ func runChild(role, path string) error {
 		return addForever(ctx, s)
 	case "import":
 		return importForever(ctx, s)
+	case "pieces":
+		return piecesForever(ctx, s)
+	case "evict":
+		return evictForever(ctx, s)
 	}
 	return fmt.Errorf("no role %q", role)
 }

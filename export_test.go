@@ -135,3 +135,38 @@ func (s *Store) OutsideTransaction(ctx context.Context, text string) error {
 		return errors.Join(execText(conn, "rollback"), execText(conn, text), execText(conn, "begin immediate"))
 	})
 }
+
+// A Span is a range of bytes inside a group.
+type Span = struct{ From, To int }
+
+// AddSpans adds spans one after the other.
+func AddSpans(add []Span) (list []Span) {
+	var spans []span
+	for _, s := range add {
+		spans = addSpan(spans, span{s.From, s.To})
+	}
+	return exported(spans)
+}
+
+// ParseSpans parses the text of a fragment.
+func ParseSpans(text string) ([]Span, error) {
+	spans, err := parseSpans(text)
+	return exported(spans), err
+}
+
+// FormatSpans returns the text of a fragment.
+func FormatSpans(list []Span) string {
+	spans := make([]span, len(list))
+	for i, s := range list {
+		spans[i] = span{s.From, s.To}
+	}
+	return formatSpans(spans)
+}
+
+func exported(spans []span) []Span {
+	list := make([]Span, len(spans))
+	for i, s := range spans {
+		list[i] = Span{s.from, s.to}
+	}
+	return list
+}

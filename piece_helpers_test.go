@@ -27,11 +27,7 @@ func execOn(conn *sqlite.Conn, text string) error {
 func holdWriter(s *cairn.Store) (open func()) {
 	gate, running := make(chan struct{}), make(chan struct{})
 	started := sync.OnceFunc(func() { close(running) }) // it may run again
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.OnWriter(context.Background(), func(*sqlite.Conn) error { started(); <-gate; return nil })
-	}()
+	go s.OnWriter(context.Background(), func(*sqlite.Conn) error { started(); <-gate; return nil })
 	<-running
-	return func() { close(gate); <-done }
+	return func() { close(gate) }
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cairnstore/cairn"
+	"zombiezen.com/go/sqlite"
 )
 
 // TestJointCancelled cancels some of many writes to one piece that wait
@@ -159,5 +160,33 @@ func TestWriteRacesComplete(t *testing.T) {
 		for range hashes {
 		}
 	}
+	mustBeSound(t, s)
+}
+
+// TestCompleteInBatch has a piece be hashed while a write to it is made and not
+// committed, so that both come into one transaction.
+func TestCompleteInBatch(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	b := content(1, 100_000)
+	p := openPiece(t, s, "a", len(b), nil)
+	writePiece(t, p, b, 0)
+	before := holdWriter(s)
+	b[99_000] ^= 1
+	var wg sync.WaitGroup
+	wg.Go(func() { writePiece(t, p, b[98_000:], 98_000) })
+	waitQueued(s, 1)
+	gate, running := make(chan struct{}), make(chan struct{})
+	wg.Go(func() {
+		s.OnWriter(context.Background(), func(*sqlite.Conn) error { close(running); <-gate; return nil })
+	})
+	waitQueued(s, 2)
+	before()
+	<-running // the write is made
+	wg.Go(func() { completePiece(t, p, b) })
+	waitQueued(s, 1)
+	close(gate)
+	wg.Wait()
+	mustRead(t, p, b)
+	mustHave(t, s, b)
 	mustBeSound(t, s)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -227,8 +228,10 @@ func evictForever(ctx context.Context, s *cairn.Store) error {
 		if err != nil {
 			return err
 		}
-		var i int
-		fmt.Sscan(info.Key, &i)
+		i, err := strconv.Atoi(info.Key)
+		if err != nil {
+			return err
+		}
 		next = max(next, i+1)
 	}
 	fmt.Println("ready")
@@ -287,8 +290,7 @@ func mustBeLast(t *testing.T, path string, last int) int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var i int
-		fmt.Sscan(strings.TrimLeft(info.Key, "0")+" ", &i)
+		i := must(strconv.Atoi(info.Key))
 		there = append(there, i)
 		sum += info.Stored
 		b := evicted(i)

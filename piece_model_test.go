@@ -92,6 +92,9 @@ func (m *pieceModel) run(n int, ops []func()) {
 			m.t.Logf("the last operations:\n%s", strings.Join(m.log[max(0, len(m.log)-30):], "\n"))
 		}
 	}()
+	if testing.Short() {
+		n /= 2
+	}
 	for _, b := range m.contents {
 		m.seeds = append(m.seeds, newSeed(m.t, b))
 	}

@@ -261,13 +261,17 @@ func (w *writer) run() {
 func (w *writer) runBatch(first *request) {
 	batch := batch{w: w, began: time.Now(), full: time.After(batchAge)}
 	batch.add(first)
-	committed := batch.execute()
-	if len(committed) == 0 {
-		return
-	}
-	w.synced <- committed
-	if w.ckpt != nil {
-		w.ckpt.wrote(batch.bytes, len(committed))
+	for {
+		if committed := batch.execute(); len(committed) > 0 {
+			w.synced <- committed
+			if w.ckpt != nil {
+				w.ckpt.wrote(batch.bytes, len(committed))
+			}
+		}
+		if len(batch.waiting) == 0 {
+			return
+		}
+		batch = batch.rest()
 	}
 }
 
@@ -298,13 +302,22 @@ type batch struct {
 	// Before that, one that fails takes the transaction along, and the others
 	// run again; that is rare, and a savepoint has its price.
 	careful bool
-	full    <-chan time.Time
+	// alone is set when the transaction cannot be committed because of what its
+	// requests do to each other: then each one gets a transaction.
+	alone bool
+	full  <-chan time.Time
 
 	// Once the sync of the batch before is over, synced has its outcome, and
 	// the batch lingers until it has target requests.
 	synced *syncResult
 	target int
 	linger <-chan time.Time
+}
+
+// rest returns a batch of the requests that are still waiting, one of which goes
+// into its transaction.
+func (b *batch) rest() batch {
+	return batch{w: b.w, waiting: b.waiting, began: b.began, full: b.full, ended: true, careful: b.careful, alone: true}
 }
 
 // add takes in a request from the queue.
@@ -388,6 +401,7 @@ func (b *batch) execute() (committed []*request) {
 		if err := b.begin(); err != nil {
 			b.rollback()
 			answer(b.waiting, mapSQLite(err))
+			b.waiting = nil
 			b.giveBack()
 			return nil
 		}
@@ -428,15 +442,21 @@ func (b *batch) execute() (committed []*request) {
 // whether it may be committed. If not, it is rolled back.
 func (b *batch) settle() bool {
 	ok, err := b.w.keeper.settle(b.w.conn)
+	switch {
+	case ok && err == nil:
+		return true
+	case err == nil && b.w.keeper.reruns > maxReruns+1:
+		if b.alone {
+			err = errCrowded // what it takes away, it has made itself
+		}
+		b.alone = true
+	}
 	if err != nil {
 		answer(b.done, mapSQLite(err))
 		b.done = nil
 	}
-	if !ok || err != nil {
-		b.rollback()
-		return false
-	}
-	return true
+	b.rollback()
+	return false
 }
 
 // rollback ends the transaction, if SQLite has not, and takes back what the
@@ -471,6 +491,9 @@ func (b *batch) giveBack() {
 // whether the transaction is still open; if not, it has been rolled back.
 func (b *batch) runAll() bool {
 	for b.more() {
+		if b.alone && len(b.done) > 0 {
+			break
+		}
 		req := b.waiting[0]
 		b.waiting = b.waiting[1:]
 		if !req.claim() {

@@ -39,6 +39,8 @@ type keeper struct {
 	pinNext []held          // to be pinned by the next transaction
 	flushed map[int64]int64 // uses that the transaction has written
 	reruns  int             // of the transaction
+	moved   []subject       // keys that have come to name another blob
+	movedIn []subject       // the same, in the open transaction
 }
 
 func newKeeper(s *Store) *keeper {
@@ -71,6 +73,11 @@ func (k *keeper) begin(conn *sqlite.Conn) error {
 		k.guard.freeze(k.mark)
 		var err error
 		if k.pinNext, err = k.guard.everything(conn); err != nil {
+			return err
+		}
+	}
+	for _, by := range k.moved {
+		if err := k.pins.follow(conn, by); err != nil {
 			return err
 		}
 	}
@@ -126,7 +133,9 @@ func (k *keeper) writeUses(conn *sqlite.Conn) error {
 
 // settle looks at what the transaction has taken away, before it is committed.
 // It reports whether that may be: if not, the transaction must be rolled back
-// and run again.
+// and run again. Each time more is pinned; what a transaction makes and takes away
+// itself cannot be, so one that does not come to an end is run as several, of a
+// request each.
 func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
 	gone, err := readGone(conn, 0)
 	if err != nil || len(gone) == 0 {
@@ -203,6 +212,8 @@ func (k *keeper) committed() {
 		k.observers.reset(hash)
 	}
 	k.flushed, k.pinNext, k.reruns = nil, nil, 0
+	k.moved = k.movedIn
+	k.movedIn = nil
 	k.leftovers.add(k.orphans...)
 	k.pins.committed()
 	k.release()
@@ -319,7 +330,7 @@ type removal struct {
 // subjects are what must not be held where this is evicted.
 func (r *removal) subjects() []subject {
 	var list []subject
-	if r.whole && r.hash != (Hash{}) {
+	if r.hash != (Hash{}) && (r.whole || r.reason == OverQuota) {
 		list = append(list, subject{hash: r.hash})
 	}
 	for _, key := range r.keys {

@@ -172,7 +172,13 @@ func (o *Owner) AddBlob(ctx context.Context, hash Hash) error {
 		if err := row.admits(blob.Size); err != nil {
 			return err
 		}
-		stmt := prep(conn, "owned_add")
+		stmt := prep(conn, "blob_touch")
+		stmt.SetInt64(":id", blob.id)
+		stmt.SetInt64(":now", o.s.uses.now())
+		if err := exec(stmt); err != nil {
+			return err
+		}
+		stmt = prep(conn, "owned_add")
 		stmt.SetInt64(":owner", row.id)
 		stmt.SetInt64(":blob", blob.id)
 		if err := exec(stmt); err != nil {

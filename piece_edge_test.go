@@ -224,19 +224,6 @@ func TestHeldWhileEvicting(t *testing.T) {
 	mustBeSound(t, s)
 }
 
-// TestImportOfPiece imports what is there as a piece: it is a blob of its own
-// right then.
-func TestImportOfPiece(t *testing.T) {
-	s := open(t, tempPath(t), nil)
-	b := content(1, 100_000)
-	putPiece(t, s, "a", b, nil)
-	importRanges(t, s, b, "all")
-	if err := must(s.OpenPiece(t.Context(), "a")).Delete(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	mustHave(t, s, b)
-}
-
 // TestOpenWithLeftovers opens a store with a capacity that what a crash has left
 // is above.
 func TestOpenWithLeftovers(t *testing.T) {

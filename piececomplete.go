@@ -37,18 +37,19 @@ func (p *Piece) complete(ctx context.Context) (Hash, error) {
 	if p.s.writer == nil {
 		return Hash{}, ErrReadOnly
 	}
-	if p.size == 0 {
-		return p.s.putPiece(ctx, p.pieceTarget, eofReader{})
-	}
 	for range maxHashings {
 		row, err := p.look(ctx)
 		switch {
 		case err != nil:
 			return Hash{}, err
+		case row.id == 0 && p.size == 0: // there is nothing to be written first
+			return p.s.putPiece(ctx, p.pieceTarget, eofReader{})
 		case row.id == 0:
 			return Hash{}, ErrNotFound
-		case row.State == Complete:
-			return row.hash, nil
+		case row.Size != p.size:
+			return Hash{}, fmt.Errorf("%w: its size is %d, not %d", ErrMismatch, row.Size, p.size)
+		case row.State == Complete: // perhaps by a commit that is not durable yet
+			return row.hash, p.s.write(ctx, 0, func(*sqlite.Conn) error { return nil })
 		}
 		hash, err := p.completeBytes(ctx, row)
 		if !errors.Is(err, errChanged) {
@@ -220,7 +221,7 @@ func (c *completion) store(conn *sqlite.Conn) error {
 // repoint has the key name a blob that is there already, in place of the bytes
 // that were written.
 func (c *completion) repoint(conn *sqlite.Conn, blob blobRow) error {
-	if err := pointKey(conn, c.key, blob.id); err != nil {
+	if err := c.s.pointKey(conn, c.key, blob.id); err != nil {
 		return err
 	}
 	stmt := prep(conn, "blob_touch")
@@ -236,7 +237,8 @@ func (c *completion) repoint(conn *sqlite.Conn, blob blobRow) error {
 	return nil
 }
 
-func pointKey(conn *sqlite.Conn, key string, blob int64) error {
+func (s *Store) pointKey(conn *sqlite.Conn, key string, blob int64) error {
+	s.keeper.movedIn = append(s.keeper.movedIn, subject{key: key})
 	stmt := prep(conn, "key_point")
 	stmt.SetBytes(":name", []byte(key))
 	stmt.SetInt64(":blob", blob)
@@ -279,7 +281,7 @@ func (s *Store) reopenPiece(conn *sqlite.Conn, key string, piece pieceRow) (piec
 		if err := s.copyPiece(conn, piece.id, reopened); err != nil {
 			return pieceRow{}, err
 		}
-		if err := pointKey(conn, key, reopened.id); err != nil {
+		if err := s.pointKey(conn, key, reopened.id); err != nil {
 			return pieceRow{}, err
 		}
 	}
@@ -413,7 +415,7 @@ func (s *Store) putKey(conn *sqlite.Conn, target pieceTarget, blob blobRow) erro
 	}
 	if old.id != 0 {
 		if err = admitsOwner(conn, old.owner, blob.Size); err == nil {
-			err = pointKey(conn, target.key, blob.id)
+			err = s.pointKey(conn, target.key, blob.id)
 		}
 	} else {
 		var owner int64

@@ -116,23 +116,42 @@ func (t *pinTable) add(conn *sqlite.Conn, h held) error {
 	}
 	if id, ok := t.pinned[h.by]; ok {
 		if id == h.blob {
-			return nil
+			return insertPin(conn, id)
 		}
 		// The key has come to name another blob.
 		if err := t.remove(conn, held{id, h.by}); err != nil {
 			return err
 		}
 	}
-	if t.count[h.blob] == 0 {
-		stmt := prep(conn, "pin_insert")
-		stmt.SetInt64(":blob", h.blob)
-		if err := exec(stmt); err != nil {
-			return err
-		}
+	if err := insertPin(conn, h.blob); err != nil {
+		return err
 	}
 	t.note(h)
 	t.added = append(t.added, h)
 	return nil
+}
+
+// insertPin pins a blob, if it is there and not pinned.
+func insertPin(conn *sqlite.Conn, blob int64) error {
+	stmt := prep(conn, "pin_insert")
+	stmt.SetInt64(":blob", blob)
+	return exec(stmt)
+}
+
+// follow has the pin of a key go to the blob that it names now.
+func (t *pinTable) follow(conn *sqlite.Conn, by subject) error {
+	old, ok := t.pinned[by]
+	if !ok {
+		return nil
+	}
+	id, err := by.find(conn)
+	if err != nil || id == old {
+		return err
+	}
+	if id == 0 {
+		return t.remove(conn, held{old, by})
+	}
+	return t.add(conn, held{id, by})
 }
 
 func (t *pinTable) remove(conn *sqlite.Conn, h held) error {

@@ -197,9 +197,11 @@ CREATE TRIGGER "disown_insert" instead of insert on "disown" when new."owner" is
 end;
 
 CREATE TRIGGER "gone_victim" after insert on "gone" when new."what" = 'victim' begin
+  delete from "blob" where "id" = new."blob" and (new."owner" is null or "added" = 0
+    and not exists (select 1 from "key" where "blob" = new."blob" and "owner" is not new."owner")
+    and not exists (select 1 from "owned" where "blob" = new."blob" and "owner" != new."owner"));
   delete from "key" where "blob" = new."blob" and "owner" = new."owner";
   delete from "owned" where "blob" = new."blob" and "owner" = new."owner";
-  delete from "blob" where "id" = new."blob" and (new."owner" is null or "state" = 0);
 end;
 
 CREATE TRIGGER "key_blob" after update of "blob" on "key" when new."blob" != old."blob" begin

@@ -79,9 +79,11 @@ create table "gone" (
 ) strict;
 
 create trigger "gone_victim" after insert on "gone" when new."what" = 'victim' begin
+  delete from "blob" where "id" = new."blob" and (new."owner" is null or "added" = 0
+    and not exists (select 1 from "key" where "blob" = new."blob" and "owner" is not new."owner")
+    and not exists (select 1 from "owned" where "blob" = new."blob" and "owner" != new."owner"));
   delete from "key" where "blob" = new."blob" and "owner" = new."owner";
   delete from "owned" where "blob" = new."blob" and "owner" = new."owner";
-  delete from "blob" where "id" = new."blob" and (new."owner" is null or "state" = 0);
 end;
 
 -- Procedures, for the triggers: what follows of an owner having one more, or

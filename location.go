@@ -48,8 +48,31 @@ func newFile(path string, readOnly bool) location {
 // immutable returns the location as a file that nobody can be writing, which
 // needs no -wal and no -shm file beside it.
 func (loc location) immutable() location {
-	escaped := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(filepath.ToSlash(loc.path))
-	loc.uri = "file:" + escaped + "?immutable=1"
+	return loc.with("immutable=1")
+}
+
+// gathering returns the location as one whose connections gather what they
+// write; see [vfs].
+func (loc location) gathering() (location, error) {
+	if loc.memory {
+		return loc, nil
+	}
+	name, err := gatheringVFS()
+	if err != nil {
+		return location{}, err
+	}
+	return loc.with("vfs=" + name), nil
+}
+
+// with returns the location of a file as a URI with a parameter. The empty
+// authority keeps a path that begins with two slashes from being taken for one.
+func (loc location) with(parameter string) location {
+	path := filepath.ToSlash(loc.path)
+	if strings.HasPrefix(path, "/") {
+		path = "//" + path
+	}
+	escaped := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
+	loc.uri = "file:" + escaped + "?" + parameter
 	loc.flags |= sqlite.OpenURI
 	return loc
 }
@@ -95,7 +118,11 @@ func (loc location) open(cacheKiB int) (*sqlite.Conn, error) {
 // none yet, and brings its schema to this version. The page size and the
 // vacuum mode have to be set before the first page is written and before WAL.
 func (loc location) openWriter(ctx context.Context) (_ *sqlite.Conn, err error) {
-	conn, err := loc.open(writerCacheKiB)
+	gathering, err := loc.gathering()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := gathering.open(writerCacheKiB)
 	if err != nil {
 		return nil, err
 	}

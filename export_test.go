@@ -10,6 +10,7 @@ import (
 
 // Exported for the tests of package cairn_test.
 var (
+	ExecText    = execText
 	MapSQLite   = mapSQLite
 	PrefixRange = prefixRange
 	PrefixEnd   = prefixEnd

@@ -20,9 +20,9 @@ import (
 // vfs_file.go. Only databases and their WALs are gathered. Every other file,
 // and all of the file system, is the platform's VFS alone.
 //
-// Everything that SQLite holds a pointer to is outside of Go's memory, or is
-// made once and never freed: the VFS itself, and the tables of methods. A file
-// is in the memory that SQLite allocates for it, ours first and the real one
+// Everything that SQLite holds a pointer to is in memory that SQLite's allocator
+// gave: the VFS itself and the tables of methods, which are never freed, and the
+// files, each in what SQLite allocates for it, ours first and the real one
 // behind it. SQLite uses a file from one thread at a time, that of the
 // connection it belongs to, so files need no locks.
 
@@ -95,10 +95,16 @@ func vfsOpen(tls *libc.TLS, pVfs, zName, pFile uintptr, flags int32, pOutFlags u
 	f := at[vfsFile](pFile)
 	*f = vfsFile{}
 	rc := open(tls, real, zName, pFile+realFile, flags, pOutFlags)
-	if methods := at[sqlite3.Tsqlite3_file](pFile + realFile).FpMethods; methods != 0 {
-		f.methods = methodsBefore(methods) // set where the opening failed, too: to be closed
-		f.link(database)
+	methods := at[sqlite3.Tsqlite3_file](pFile + realFile).FpMethods
+	if methods == 0 {
+		return rc
 	}
+	// SQLite closes what has methods, also where its opening failed.
+	if f.methods = methodsBefore(tls, methods); f.methods == 0 {
+		fileClose(tls, pFile)
+		return sqlite3.SQLITE_NOMEM
+	}
+	f.link(database)
 	return rc
 }
 
@@ -115,7 +121,7 @@ func gathers(flags int32, database uintptr) bool {
 // tables are the method tables of ours, by those of the files behind them.
 var tables struct {
 	mu     sync.Mutex
-	before map[uintptr]*sqlite3.Tsqlite3_io_methods
+	before map[uintptr]uintptr
 }
 
 // ours reports whether a method table is one of ours.
@@ -123,7 +129,7 @@ func ours(methods uintptr) bool {
 	tables.mu.Lock()
 	defer tables.mu.Unlock()
 	for _, t := range tables.before {
-		if uintptr(unsafe.Pointer(t)) == methods {
+		if t == methods {
 			return true
 		}
 	}
@@ -131,24 +137,29 @@ func ours(methods uintptr) bool {
 }
 
 // methodsBefore returns the method table for files before those with the table
-// given. It has what that has: SQLite looks at the version, and for methods
-// that are not there.
-func methodsBefore(real uintptr) uintptr {
+// given, or 0 if there is no memory.
+func methodsBefore(tls *libc.TLS, real uintptr) uintptr {
 	tables.mu.Lock()
 	defer tables.mu.Unlock()
-	t := tables.before[real]
-	if t == nil {
-		t = newMethods(at[sqlite3.Tsqlite3_io_methods](real))
-		if tables.before == nil {
-			tables.before = make(map[uintptr]*sqlite3.Tsqlite3_io_methods)
-		}
-		tables.before[real] = t // holds it for SQLite, for good
+	if t := tables.before[real]; t != 0 {
+		return t
 	}
-	return uintptr(unsafe.Pointer(t))
+	t := sqlite3.Xsqlite3_malloc(tls, int32(unsafe.Sizeof(sqlite3.Tsqlite3_io_methods{})))
+	if t == 0 {
+		return 0
+	}
+	*at[sqlite3.Tsqlite3_io_methods](t) = newMethods(at[sqlite3.Tsqlite3_io_methods](real))
+	if tables.before == nil {
+		tables.before = make(map[uintptr]uintptr)
+	}
+	tables.before[real] = t
+	return t
 }
 
-func newMethods(real *sqlite3.Tsqlite3_io_methods) *sqlite3.Tsqlite3_io_methods {
-	t := &sqlite3.Tsqlite3_io_methods{
+// newMethods returns a table that has what the real one has: SQLite looks at
+// the version, and for methods that are not there.
+func newMethods(real *sqlite3.Tsqlite3_io_methods) sqlite3.Tsqlite3_io_methods {
+	t := sqlite3.Tsqlite3_io_methods{
 		FiVersion:               min(real.FiVersion, 3),
 		FxClose:                 pointer(fileClose),
 		FxRead:                  pointer(fileRead),

@@ -176,8 +176,9 @@ func TestCompleteInBatch(t *testing.T) {
 	wg.Go(func() { writePiece(t, p, b[98_000:], 98_000) })
 	waitQueued(s, 1)
 	gate, running := make(chan struct{}), make(chan struct{})
+	run := sync.OnceFunc(func() { close(running) })
 	wg.Go(func() {
-		s.OnWriter(context.Background(), func(*sqlite.Conn) error { close(running); <-gate; return nil })
+		s.OnWriter(context.Background(), func(*sqlite.Conn) error { run(); <-gate; return nil })
 	})
 	waitQueued(s, 2)
 	before()

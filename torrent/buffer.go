@@ -21,7 +21,7 @@ import (
 const (
 	blockSize = 16 << 10
 	// runSize is the most that is handed to the store at once.
-	runSize = 1 << 20
+	runSize = 4 << 20
 	// bufferAge is how long blocks wait at most.
 	bufferAge = 2 * time.Second
 )
@@ -54,7 +54,10 @@ type buffer struct {
 	gone   bool // from buffers: another one may be there
 }
 
-var blockPool = sync.Pool{New: func() any { return new([blockSize]byte) }}
+var (
+	blockPool = sync.Pool{New: func() any { return new([blockSize]byte) }}
+	runPool   = sync.Pool{New: func() any { return new([runSize]byte) }}
+)
 
 // takes reports whether a write can wait: it must consist of whole blocks.
 func (bs *buffers) takes(p *piece, b []byte, off int64) bool {
@@ -165,7 +168,9 @@ func (bs *buffers) flushBuffer(buf *buffer) error {
 	}
 	defer bs.empty(buf)
 	offsets := slices.Sorted(maps.Keys(buf.blocks))
-	run := make([]byte, 0, min(runSize, buf.bytes.Load()))
+	whole := runPool.Get().(*[runSize]byte)
+	defer runPool.Put(whole)
+	run := whole[:0]
 	for i, off := range offsets {
 		run = append(run, buf.blocks[off]...)
 		next := off + int64(len(buf.blocks[off]))

@@ -5,11 +5,13 @@ go 1.26.0
 replace github.com/cairnstore/cairn => ..
 
 require (
-	github.com/anacrolix/generics v0.1.1-0.20251125230353-15d98d46693b
-	github.com/anacrolix/log v0.17.1-0.20251118025802-918f1157b7bb
-	github.com/anacrolix/torrent v1.61.0
+	github.com/anacrolix/generics v0.1.1-0.20251125230353-15d98d46693b // in the signatures of anacrolix/torrent
+	github.com/anacrolix/log v0.17.1-0.20251118025802-918f1157b7bb // the example's, and the tests', silence
+	github.com/anacrolix/missinggo/v2 v2.10.0 // the interfaces of resources
+	github.com/anacrolix/torrent v1.61.0 // the client whose storage this is
 	github.com/cairnstore/cairn v0.0.0
-	golang.org/x/time v0.14.0
+	golang.org/x/time v0.14.0 // tests: a slow seeder
+	zombiezen.com/go/sqlite v1.4.2 // tests: damage
 )
 
 require (
@@ -22,7 +24,6 @@ require (
 	github.com/anacrolix/go-libutp v1.3.2 // indirect
 	github.com/anacrolix/missinggo v1.3.0 // indirect
 	github.com/anacrolix/missinggo/perf v1.0.0 // indirect
-	github.com/anacrolix/missinggo/v2 v2.10.0 // indirect
 	github.com/anacrolix/mmsg v1.0.1 // indirect
 	github.com/anacrolix/multiless v0.4.0 // indirect
 	github.com/anacrolix/stm v0.5.0 // indirect
@@ -100,5 +101,4 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.61.1 // indirect
-	zombiezen.com/go/sqlite v1.4.2 // indirect
 )

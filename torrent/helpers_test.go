@@ -209,8 +209,9 @@ func wait(t testing.TB, what string, done <-chan struct{}) {
 	}
 }
 
-// connect tells a torrent of a peer, and once more now and then: a client can
-// come to rest with a peer, whatever its storage, until it meets it again.
+// connect tells a torrent of its peers. Whatever the storage, two clients can
+// come to rest with requests that neither answers nor repeats; as in a swarm,
+// where peers come and go, they meet anew then.
 func connect(t testing.TB, tor *torrent.Torrent, addresses ...string) {
 	var peers []torrent.PeerInfo
 	for _, address := range addresses {
@@ -218,12 +219,19 @@ func connect(t testing.TB, tor *torrent.Torrent, addresses ...string) {
 	}
 	tor.AddPeers(peers)
 	go func() {
-		for again := time.Tick(5 * time.Second); ; tor.AddPeers(peers) {
+		for before := int64(-1); ; {
 			select {
-			case <-again:
+			case <-time.After(3 * time.Second):
 			case <-t.Context().Done():
 				return
 			}
+			stats := tor.Stats()
+			now := stats.BytesReadUsefulData.Int64()
+			if now == before {
+				tor.SetMaxEstablishedConns(tor.SetMaxEstablishedConns(0))
+				tor.AddPeers(peers)
+			}
+			before = now
 		}
 	}()
 }

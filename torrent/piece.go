@@ -176,8 +176,8 @@ func (p *piece) WriteTo(w io.Writer) (int64, error) {
 	if err != nil {
 		return 0, p.readError(err)
 	}
-	defer r.Close()
 	n, err := r.WriteTo(w)
+	r.Close() // what is damaged must not be held
 	return n, p.readError(err)
 }
 
@@ -201,17 +201,20 @@ func isAbsent(err error) bool {
 	return errors.Is(err, cairn.ErrNotFound) || errors.Is(err, cairn.ErrTooLarge)
 }
 
-// fetchAgain makes a damaged piece incomplete, so that the client fetches it
-// again, and returns io.EOF.
+// fetchAgain removes a damaged piece, so that the client fetches it again, and
+// returns io.EOF. If it only became incomplete, what is wrong could be read. As
+// long as somebody else's pin holds it, it stays complete, and unreadable.
 func (p *piece) fetchAgain(damage error) error {
-	p.t.s.log.Error("a damaged piece is fetched again", "torrent", p.t.owner, "piece", p.index, "err", damage)
+	s := p.t.s
+	s.pins.releaseIdle(func(r *reader) bool { return r.p == p })
 	h, err := p.handle()
 	if err == nil {
-		err = h.Incomplete(p.t.ctx)
+		err = h.Delete(p.t.ctx)
 	}
-	p.t.s.changes.Add(1)
-	if err != nil {
-		return p.failed("reopen damaged", errors.Join(damage, err))
+	s.changes.Add(1)
+	if err != nil && !errors.Is(err, cairn.ErrNotFound) {
+		return p.failed("read", errors.Join(damage, err))
 	}
+	s.log.Error("a damaged piece is fetched again", "torrent", p.t.owner, "piece", p.index, "err", damage)
 	return io.EOF
 }

@@ -130,10 +130,10 @@ func (ps *pins) release(match func(*reader) bool) {
 	}
 }
 
-// releaseIdle takes their pins from the readers that are not being read from,
-// and reports whether there were any.
-func (ps *pins) releaseIdle() (any bool) {
-	for _, r := range ps.find(func(*reader) bool { return true }) {
+// releaseIdle takes their pins from the readers that match and are not being
+// read from, and reports whether there were any.
+func (ps *pins) releaseIdle(match func(*reader) bool) (any bool) {
+	for _, r := range ps.find(match) {
 		if !r.mu.TryLock() {
 			continue
 		}

@@ -44,7 +44,7 @@ func BenchmarkPieceMarkComplete(b *testing.B) {
 		capacity int64
 		open     func(b *testing.B) storage.ClientImplCloser
 	}{
-		{"Cairn", 0, func(b *testing.B) storage.ClientImplCloser { return openStorage(b, tempPath(b), nil) }},
+		{"Cairn/Default", 0, func(b *testing.B) storage.ClientImplCloser { return openStorage(b, tempPath(b), nil) }},
 		{"Cairn/Memory", 0, func(b *testing.B) storage.ClientImplCloser { return openStorage(b, ":memory:", nil) }},
 		{"Cairn/Capacity", pieces * size / 2, func(b *testing.B) storage.ClientImplCloser {
 			return openStorage(b, tempPath(b), capped(pieces*size/2))

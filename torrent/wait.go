@@ -33,7 +33,7 @@ func (w *wait) again(err error) bool {
 	if t.patience.Err() != nil || !passes(err) {
 		return false
 	}
-	released := t.s.pins.releaseIdle()
+	released := t.s.pins.releaseIdle(func(*reader) bool { return true })
 	if w.pause == 0 {
 		w.pause = minPause
 		if released {

@@ -100,6 +100,9 @@ func (m *pieceModel) hold() {
 			m.t.Fatal(err)
 		}
 		h.keys, h.release = []string{key}, func() { r.Close() }
+		if b := m.keys[key].blob; b.state == cairn.Complete {
+			h.hashes = []cairn.Hash{b.hash}
+		}
 	case 2:
 		if m.byHash(hash) == nil {
 			return
@@ -113,17 +116,27 @@ func (m *pieceModel) hold() {
 		h.hashes = []cairn.Hash{hash}
 		h.release = m.s.TempTag(cairn.HashAndFormat{Hash: hash}).Release
 	}
-	m.count(h, 1)
+	m.picture.count(h, 1)
 	m.open = append(m.open, h)
 	m.log = append(m.log, fmt.Sprintf("hold %q %v", h.keys, h.hashes))
 }
 
-func (m *pieceModel) count(h *modelHold, by int) {
+func (p *picture) count(h *modelHold, by int) {
 	for _, key := range h.keys {
-		m.heldKeys[key] += by
+		p.heldKeys[key] += by
 	}
 	for _, hash := range h.hashes {
-		m.heldHashes[hash] += by
+		p.heldHashes[hash] += by
+	}
+}
+
+// letGo ends a hold. What nobody has any more goes with the last one.
+func (p *picture) letGo(h *modelHold) {
+	p.count(h, -1)
+	for _, hash := range h.hashes {
+		if b := p.byHash(hash); b != nil {
+			p.loosen(b)
+		}
 	}
 }
 
@@ -134,9 +147,17 @@ func (m *pieceModel) release() {
 	i := m.rnd.IntN(len(m.open))
 	h := m.open[i]
 	m.open = slices.Delete(m.open, i, i+1)
-	h.release()
-	m.count(h, -1)
-	m.log = append(m.log, fmt.Sprintf("release %q %v", h.keys, h.hashes))
+	if m.t.Failed() {
+		h.release()
+		return
+	}
+	m.do(fmt.Sprintf("release %q %v", h.keys, h.hashes), func(p *picture) error {
+		p.letGo(h)
+		return nil
+	}, func() error {
+		h.release()
+		return nil
+	})
 }
 
 func (m *pieceModel) releaseAll() {

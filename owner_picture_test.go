@@ -45,7 +45,8 @@ func (p *picture) removeBlob(owner string, hash cairn.Hash) error {
 		return cairn.ErrNotFound
 	}
 	delete(b.direct, owner)
-	return p.release(b)
+	p.loosen(b)
+	return nil
 }
 
 func (p *picture) deleteOwner(name string) error {
@@ -66,9 +67,7 @@ func (p *picture) deleteOwner(name string) error {
 		return err
 	}
 	for _, b := range had {
-		if err := p.release(b); err != nil {
-			return err
-		}
+		p.loosen(b)
 	}
 	p.owners = slices.DeleteFunc(p.owners, func(o *modelOwner) bool { return o.name == name })
 	return nil

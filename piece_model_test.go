@@ -12,6 +12,7 @@ import (
 
 	"github.com/cairnstore/cairn"
 	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
 )
 
 // A pieceModel runs random operations on a store and on a picture of it, which
@@ -121,6 +122,9 @@ func (m *pieceModel) do(what string, predict func(p *picture) error, change func
 	}
 	events, stop := m.events()
 	err := change()
+	if want == nil && next.removed {
+		m.settle()
+	}
 	happened := stop()
 	m.log = append(m.log, fmt.Sprintf("%s: %v", what, err))
 	if errors.Is(want, cairn.ErrFull) && errors.Is(err, cairn.ErrTooLarge) && strings.HasPrefix(what, "put") {
@@ -131,9 +135,17 @@ func (m *pieceModel) do(what string, predict func(p *picture) error, change func
 		return
 	}
 	m.compareEvents(what, events(happened), m.picture.gone)
-	m.picture.gone = nil
+	m.picture.gone, m.picture.removed = nil, false
 	if u, err := m.s.Usage(m.t.Context()); err != nil || u.Used != m.used() {
 		m.t.Errorf("%s: %+v, %v, want %d used", what, u, err, m.used())
+	}
+}
+
+// settle runs a transaction that changes nothing: the next one after a change
+// takes away what was only pinned.
+func (m *pieceModel) settle() {
+	if err := m.s.OnWriter(m.t.Context(), func(*sqlite.Conn) error { return nil }); err != nil {
+		m.t.Fatal(err)
 	}
 }
 

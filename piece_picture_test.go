@@ -23,6 +23,7 @@ type picture struct {
 	heldKeys   map[string]int
 	heldHashes map[cairn.Hash]int
 	gone       []string // what the change has taken away: "reason key", or a hash
+	removed    bool     // it took away a blob, perhaps only with the next transaction
 }
 
 // A modelBlob is a blob or the bytes of a piece.
@@ -246,29 +247,20 @@ func (p *picture) evictOwner(o *modelOwner) error {
 	return nil
 }
 
-// loosen removes a blob that came as a piece, if nobody has it any more.
-func (p *picture) loosen(b *modelBlob) (removed bool) {
-	if b.added || len(b.direct) > 0 || len(p.keysOf(b)) > 0 || !slices.Contains(p.blobs, b) {
-		return false
+// loosen removes a blob that came as a piece, if nobody has it any more, nor
+// holds it.
+func (p *picture) loosen(b *modelBlob) {
+	if !b.added && len(b.direct) == 0 && len(p.keysOf(b)) == 0 && !p.protected(b) && slices.Contains(p.blobs, b) {
+		p.remove(b)
 	}
-	p.remove(b)
-	return true
 }
 
 func (p *picture) remove(b *modelBlob) {
 	p.blobs = slices.DeleteFunc(p.blobs, func(other *modelBlob) bool { return other == b })
+	p.removed = true
 	if b.hash != (cairn.Hash{}) {
 		p.gone = append(p.gone, b.hash.String())
 	}
-}
-
-// release is loosen where a caller takes something away: not from those who hold
-// it.
-func (p *picture) release(b *modelBlob) error {
-	if p.loosen(b) && b.hash != (cairn.Hash{}) && p.heldHashes[b.hash] > 0 {
-		return cairn.ErrConflict
-	}
-	return nil
 }
 
 func (p *picture) insert(b *modelBlob) *modelBlob {
@@ -332,12 +324,9 @@ func (p *picture) takeBack(k *modelKey) error {
 	if b.size == 0 {
 		whole = nil
 	}
-	if b.added || len(b.direct) > 0 || len(p.keysOf(b)) > 1 {
+	if b.added || len(b.direct) > 0 || len(p.keysOf(b)) > 1 || p.heldHashes[b.hash] > 0 {
 		k.blob = p.insert(&modelBlob{state: cairn.Partial, size: b.size, data: b.data, written: whole})
 		return p.evict(k.blob)
-	}
-	if p.heldHashes[b.hash] > 0 {
-		return cairn.ErrConflict
 	}
 	b.hash, b.state, b.written = cairn.Hash{}, cairn.Partial, whole
 	return nil
@@ -408,9 +397,7 @@ func (p *picture) removeKeys(names []string) error {
 		p.gone = append(p.gone, "deleted "+name)
 	}
 	for _, b := range blobs {
-		if err := p.release(b); err != nil {
-			return err
-		}
+		p.loosen(b)
 	}
 	return nil
 }
@@ -440,9 +427,7 @@ func (p *picture) move(from, to string) (int, error) {
 		p.keys[name] = k
 	}
 	for _, b := range replaced {
-		if err := p.release(b); err != nil {
-			return 0, err
-		}
+		p.loosen(b)
 	}
 	return len(names), nil
 }
@@ -453,9 +438,9 @@ func (p *picture) put(data []byte, then func(b *modelBlob) error) error {
 		return err
 	}
 	hash := hashOf(data)
-	p.heldHashes[hash]++
-	defer func() { p.heldHashes[hash]-- }()
 	if then == nil {
+		p.heldHashes[hash]++
+		defer func() { p.heldHashes[hash]-- }()
 		then = func(*modelBlob) error { return nil }
 		defer func() {
 			if b := p.byHash(hash); b != nil {
@@ -509,7 +494,7 @@ func (p *picture) putKey(key, owner string, b *modelBlob) error {
 		return cairn.ErrFull
 	}
 	if old != nil {
-		return p.release(old)
+		p.loosen(old)
 	}
 	return nil
 }
@@ -517,7 +502,6 @@ func (p *picture) putKey(key, owner string, b *modelBlob) error {
 func (p *picture) importRanges(hash cairn.Hash, data []byte, ranges bao.Ranges) error {
 	b := p.byHash(hash)
 	if b != nil && b.state == cairn.Complete {
-		b.added = true
 		return nil
 	}
 	if err := p.admits(len(data)); err != nil {
@@ -526,7 +510,7 @@ func (p *picture) importRanges(hash cairn.Hash, data []byte, ranges bao.Ranges) 
 	p.heldHashes[hash]++
 	defer func() { p.heldHashes[hash]-- }()
 	if b == nil {
-		b = p.insert(&modelBlob{hash: hash, state: cairn.Partial, size: len(data), data: data})
+		b = p.insert(&modelBlob{hash: hash, state: cairn.Partial, size: len(data), data: data, added: true})
 	}
 	before := b.stored()
 	for bounds := ranges.Bounds(); len(bounds) > 0; bounds = bounds[2:] {
@@ -538,7 +522,7 @@ func (p *picture) importRanges(hash cairn.Hash, data []byte, ranges bao.Ranges) 
 	if b.stored() == before {
 		return nil // nothing new
 	}
-	b.used, b.added = p.tick(), true
+	b.used = p.tick()
 	if len(gapsOf(b.written, b.size)) == 0 {
 		b.state, b.written = cairn.Complete, nil
 	}

@@ -443,6 +443,8 @@ func (b *batch) runAll() bool {
 			b.done = append(b.done, req)
 			continue
 		case errors.Is(err, errHeld):
+			// What an earlier request has made cannot be pinned.
+			b.alone = b.alone || b.w.keeper.reruns > maxReruns+1
 			b.waiting = append([]*request{req}, b.waiting...)
 		case isCrowded(err) && !req.retried && b.w.keeper.stale():
 			// The table pin says too much. The next transaction mends it.

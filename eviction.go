@@ -2,7 +2,6 @@ package cairn
 
 import (
 	"errors"
-	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,7 +94,7 @@ func (k *keeper) unpin(conn *sqlite.Conn) error {
 	if err := k.pins.removeReleased(conn); err != nil {
 		return err
 	}
-	if len(k.pins.removed) == 0 {
+	if len(k.pins.changes) == 0 {
 		return nil
 	}
 	gone, err := readGone(conn, 0)
@@ -115,7 +114,9 @@ func (k *keeper) writeUses(conn *sqlite.Conn) error {
 	if k.flushed == nil {
 		k.flushed = noted
 	} else {
-		maps.Copy(k.flushed, noted) // those of the run before stay to be written
+		for id, at := range noted { // those of the run before stay to be written
+			k.flushed[id] = max(k.flushed[id], at)
+		}
 	}
 	if len(k.flushed) == 0 {
 		return nil

@@ -170,6 +170,10 @@ func (g *guard) takeReleased() []subject {
 func (g *guard) putReleased(by subject) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if e := g.entries[by]; e != nil && e.holds > 0 {
+		e.pinned = true // it is held again
+		return
+	}
 	g.released = append(g.released, by)
 }
 

@@ -201,8 +201,8 @@ func (o *Owner) AddBlob(ctx context.Context, hash Hash) error {
 }
 
 // RemoveBlob takes back [Owner.AddBlob]. Pieces that the owner has of the blob
-// stay, and with them the blob. If the owner has no such blob it is
-// [ErrNotFound]; if the blob would go and something protects it, [ErrConflict].
+// stay, and with them the blob; what is held stays until it is released. If the
+// owner has no such blob it is [ErrNotFound].
 func (o *Owner) RemoveBlob(ctx context.Context, hash Hash) error {
 	err := o.s.remove(ctx, func(conn *sqlite.Conn) error {
 		row, err := findOwner(conn, o.name)
@@ -237,8 +237,9 @@ func (o *Owner) RemoveBlob(ctx context.Context, hash Hash) error {
 
 // Delete drops the owner, in one commit, with its quota, its pieces, and the
 // blobs that only it has; what others have, or what was added as a blob, stays.
-// The space of large ones is freed by further commits. If an open reader, a pin
-// or a temp tag protects what would go, it is [ErrConflict] and nothing changes.
+// The space of large ones is freed by further commits. Content that a temp tag or
+// an open handle holds goes when it is released. If a pin or an open reader has
+// one of the keys, it is [ErrConflict] and nothing changes.
 // If there is no such owner it is [ErrNotFound]. Other errors: [ErrReadOnly],
 // [ErrClosed], [ErrFull].
 func (o *Owner) Delete(ctx context.Context) error {

@@ -3,6 +3,7 @@ package cairn
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"zombiezen.com/go/sqlite"
@@ -101,8 +102,14 @@ type pinTable struct {
 	guard  *guard
 	pinned map[subject]int64 // the blob
 	count  map[int64]int     // of a blob's subjects
-	// What the open transaction has changed, to be taken back with it.
-	added, removed []held
+	// What the open transaction has changed, in order, to be taken back with it.
+	changes []pinChange
+}
+
+// A pinChange is one of the table.
+type pinChange struct {
+	held
+	removed bool
 }
 
 func newPinTable(g *guard) pinTable {
@@ -127,7 +134,6 @@ func (t *pinTable) add(conn *sqlite.Conn, h held) error {
 		return err
 	}
 	t.note(h)
-	t.added = append(t.added, h)
 	return nil
 }
 
@@ -154,17 +160,46 @@ func (t *pinTable) follow(conn *sqlite.Conn, by subject) error {
 	return t.add(conn, held{id, by})
 }
 
+// remove takes away what a subject pins. If that was the last pin of a blob whose
+// hash is held, it is the hash's from then on.
 func (t *pinTable) remove(conn *sqlite.Conn, h held) error {
-	if t.count[h.blob] == 1 {
-		stmt := prep(conn, "pin_remove")
-		stmt.SetInt64(":blob", h.blob)
-		if err := exec(stmt); err != nil {
-			return err
-		}
+	if t.count[h.blob] > 1 {
+		t.forget(h)
+		return nil
+	}
+	heir, err := t.heir(conn, h)
+	if err != nil {
+		return err
+	}
+	if heir != (subject{}) {
+		t.note(held{h.blob, heir})
+		t.forget(h)
+		return nil
+	}
+	stmt := prep(conn, "pin_remove")
+	stmt.SetInt64(":blob", h.blob)
+	if err := exec(stmt); err != nil {
+		return err
 	}
 	t.forget(h)
-	t.removed = append(t.removed, h)
 	return nil
+}
+
+// heir returns the hash of a blob, if it is held and not what pins the blob now.
+func (t *pinTable) heir(conn *sqlite.Conn, h held) (subject, error) {
+	stmt := prep(conn, "blob_hash")
+	defer stmt.Reset()
+	stmt.SetInt64(":id", h.blob)
+	found, err := stmt.Step()
+	if err != nil || !found {
+		return subject{}, err
+	}
+	var by subject
+	stmt.ColumnBytes(0, by.hash[:])
+	if _, other := t.pinned[by]; by == h.by || other || !t.guard.markPinned(by) {
+		return subject{}, nil
+	}
+	return by, nil
 }
 
 // has reports whether a blob is pinned for what holds it.
@@ -174,11 +209,21 @@ func (t *pinTable) has(h held) bool {
 }
 
 func (t *pinTable) note(h held) {
+	t.set(h)
+	t.changes = append(t.changes, pinChange{h, false})
+}
+
+func (t *pinTable) forget(h held) {
+	t.unset(h)
+	t.changes = append(t.changes, pinChange{h, true})
+}
+
+func (t *pinTable) set(h held) {
 	t.pinned[h.by] = h.blob
 	t.count[h.blob]++
 }
 
-func (t *pinTable) forget(h held) {
+func (t *pinTable) unset(h held) {
 	delete(t.pinned, h.by)
 	if t.count[h.blob]--; t.count[h.blob] == 0 {
 		delete(t.count, h.blob)
@@ -198,19 +243,18 @@ func (t *pinTable) removeReleased(conn *sqlite.Conn) error {
 	return nil
 }
 
-func (t *pinTable) committed() { t.added, t.removed = nil, nil }
+func (t *pinTable) committed() { t.changes = nil }
 
 // rolledBack takes back what the transaction has changed. What was to be removed
-// still is; what was added is met again.
+// still is, unless it is held again; what was added is met again.
 func (t *pinTable) rolledBack() {
-	for _, h := range t.added {
-		if t.pinned[h.by] == h.blob {
-			t.forget(h)
+	for _, c := range slices.Backward(t.changes) {
+		if c.removed {
+			t.set(c.held)
+			t.guard.putReleased(c.by)
+		} else {
+			t.unset(c.held)
 		}
 	}
-	for _, h := range t.removed {
-		t.note(h)
-		t.guard.putReleased(h.by)
-	}
-	t.committed()
+	t.changes = nil
 }

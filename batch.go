@@ -86,6 +86,7 @@ func newWriter(conn *sqlite.Conn, p *pool, k *keeper, db *dbFile, durability Dur
 		queue:  make(chan *request, queueBytes/requestOverhead), // never full
 		room:   semaphore.NewWeighted(queueBytes),
 		synced: make(chan []*request, 4),
+		untidy: true, // there may be free pages of an earlier process
 
 		syncIdle: make(chan syncResult, 1),
 	}
@@ -436,7 +437,10 @@ func (b *batch) runAll() bool {
 			continue
 		}
 		before := req.cost
-		err := b.attempt(req)
+		err := b.w.keeper.usesUpToNow(b.w.conn)
+		if err == nil {
+			err = b.attempt(req)
+		}
 		b.bytes += req.cost - before // others may have joined it
 		switch {
 		case err == nil:
@@ -444,11 +448,16 @@ func (b *batch) runAll() bool {
 			continue
 		case errors.Is(err, errHeld):
 			// What an earlier request has made cannot be pinned.
+			if b.alone && b.w.keeper.reruns > 3*maxReruns {
+				req.answer(errCrowded) // it takes away what it has made
+				break
+			}
 			b.alone = b.alone || b.w.keeper.reruns > maxReruns+1
 			b.waiting = append([]*request{req}, b.waiting...)
 		case isCrowded(err) && !req.retried && b.w.keeper.stale():
-			// The table pin says too much. The next transaction mends it.
+			// The table pin says too much. A transaction of its own mends that.
 			req.retried = true
+			b.alone = true
 			b.waiting = append([]*request{req}, b.waiting...)
 		default:
 			req.answer(mapSQLite(err))

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -33,7 +34,9 @@ type keeper struct {
 	marked  []subject
 	news    []Event // of what the transaction takes away
 	unnamed []Hash  // blobs that it makes pieces being written again
-	orphans []int64 // hidden blobs, whose rows are to be discarded
+	// orphans are blobs that were kept by a pin only; true of those whose rows
+	// are to be discarded.
+	orphans map[int64]bool
 	pins    pinTable
 	pinNext []held          // to be pinned by the next transaction
 	flushed map[int64]int64 // uses that the transaction has written
@@ -65,7 +68,21 @@ func (k *keeper) begin(conn *sqlite.Conn) error {
 			return err
 		}
 	}
-	if err := k.unpin(conn); err != nil {
+	if err := k.updatePins(conn); err != nil {
+		return err
+	}
+	if len(k.pins.changes) > 0 {
+		if err := k.collectOrphans(conn); err != nil {
+			return err
+		}
+	}
+	return k.writeUses(conn)
+}
+
+// updatePins brings the table pin to what is held now, as far as it is known to
+// matter.
+func (k *keeper) updatePins(conn *sqlite.Conn) error {
+	if err := k.pins.removeReleased(conn); err != nil {
 		return err
 	}
 	if k.reruns > maxReruns {
@@ -85,27 +102,41 @@ func (k *keeper) begin(conn *sqlite.Conn) error {
 			return err
 		}
 	}
-	return k.writeUses(conn)
+	return nil
 }
 
-// unpin removes the pins of what has been released. That may have been the last
-// to have a blob.
-func (k *keeper) unpin(conn *sqlite.Conn) error {
-	if err := k.pins.removeReleased(conn); err != nil {
-		return err
-	}
-	if len(k.pins.changes) == 0 {
-		return nil
-	}
+// collectOrphans removes what has lost the last pin that kept it, with nobody
+// else who has it. The rows of large blobs are left for later.
+func (k *keeper) collectOrphans(conn *sqlite.Conn) error {
 	gone, err := readGone(conn, 0)
 	if err != nil {
 		return err
 	}
-	k.orphans = k.orphans[:0]
+	k.orphans = make(map[int64]bool)
+	left := int64(dropGroups)
 	for _, r := range gone {
-		k.orphans = append(k.orphans, r.blob)
+		if !r.whole {
+			continue
+		}
+		if left -= bao.Groups(r.size); left < 0 {
+			k.orphans[r.blob] = true
+			continue
+		}
+		k.orphans[r.blob] = false
+		if err := removeBlob(conn, r.blob); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// usesUpToNow writes the uses of what has been read since the transaction began,
+// where that may matter for what is evicted.
+func (k *keeper) usesUpToNow(conn *sqlite.Conn) error {
+	if !k.limited.Load() || !k.uses.any() {
+		return nil
+	}
+	return k.writeUses(conn)
 }
 
 // writeUses writes when blobs were used. What was noted last for one holds.
@@ -144,7 +175,7 @@ func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
 	}
 	ok = true
 	for _, g := range gone {
-		if g.reason == Deleted {
+		if _, orphan := k.orphans[g.blob]; g.reason == Deleted && !orphan {
 			continue // by a request, which has looked
 		}
 		for _, by := range g.subjects() {
@@ -201,7 +232,7 @@ func (k *keeper) drop(by subject) error {
 }
 
 // stale reports whether the table protects what nobody holds any more.
-func (k *keeper) stale() bool { return k.guard.hasReleased() }
+func (k *keeper) stale() bool { return k.guard.hasReleased() || len(k.moved)+len(k.movedIn) > 0 }
 
 // committed tells that the transaction is committed.
 func (k *keeper) committed() {
@@ -215,7 +246,11 @@ func (k *keeper) committed() {
 	k.flushed, k.pinNext, k.reruns = nil, nil, 0
 	k.moved = k.movedIn
 	k.movedIn = nil
-	k.leftovers.add(k.orphans...)
+	for id, rows := range k.orphans {
+		if rows {
+			k.leftovers.add(id)
+		}
+	}
 	k.pins.committed()
 	k.release()
 }
@@ -274,6 +309,13 @@ func (u *uses) read(id int64) (many bool) {
 
 // manyUses are written even if there is nothing else to write.
 const manyUses = 8192
+
+// any reports whether there is anything to be written for what was read.
+func (u *uses) any() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.reads) > 0
+}
 
 // wrote notes that a piece is being written.
 func (u *uses) wrote(id int64) {

@@ -159,10 +159,16 @@ func (g *guard) markPinned(by subject) bool {
 }
 
 // takeReleased returns what was pinned and is held no more, once.
-func (g *guard) takeReleased() []subject {
+func (g *guard) takeReleased() (list []subject) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	list := g.released
+	for _, by := range g.released {
+		if e := g.entries[by]; e != nil && e.holds > 0 {
+			e.pinned = true // it is held again
+		} else {
+			list = append(list, by)
+		}
+	}
 	g.released = nil
 	return list
 }

@@ -83,6 +83,8 @@ type completion struct {
 	hash  Hash
 	tiles []tile
 	rest  []int64 // blobs to discard after the commit
+	// damaged tells that a blob of the same content does not verify.
+	damaged bool
 }
 
 // commit hashes the piece and makes it a blob. Its transaction is the point at
@@ -92,12 +94,59 @@ func (c *completion) commit() (Hash, error) {
 	if err := c.compute(); err != nil {
 		return Hash{}, err
 	}
+	if err := c.lookForDamage(); err != nil {
+		return Hash{}, err
+	}
 	if err := c.s.replace(c.ctx, c.hash, int64(len(c.tiles))*pageSize, c.store); err != nil {
 		return Hash{}, err
 	}
 	c.s.pieces.forget(c.piece.id)
 	c.s.discard(c.ctx, c.rest...)
+	c.s.dropLeftovers(c.ctx)
 	return c.hash, nil
+}
+
+// lookForDamage reads what is there of the same content already. What is damaged
+// of it is replaced by what the piece has: else a damaged piece that is shared
+// could be fetched again and again, and never be had.
+func (c *completion) lookForDamage() error {
+	b, err := c.s.openBlob(c.ctx, c.hash, "blob "+c.hash.String())
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		c.damaged = errors.Is(err, ErrCorrupt)
+		if c.damaged {
+			err = nil
+		}
+		return err
+	}
+	defer b.Close()
+	if b.row.Load().State != Complete {
+		return nil
+	}
+	_, err = b.WriteTo(io.Discard)
+	if c.damaged = errors.Is(err, ErrCorrupt); c.damaged {
+		err = nil
+	}
+	return err
+}
+
+// replace puts the piece's rows and outboard in the place of a blob's.
+func (c *completion) replace(conn *sqlite.Conn, blob blobRow) error {
+	for _, query := range []string{"row_remove", "outboard_remove"} {
+		if err := removeRange(conn, query, rowID(blob.id, 0), rowID(blob.id+1, 0)-1); err != nil {
+			return err
+		}
+	}
+	stmt := prep(conn, "row_copy")
+	stmt.SetInt64(":from", rowID(c.piece.id, 0))
+	stmt.SetInt64(":last", rowID(c.piece.id+1, 0)-1)
+	stmt.SetInt64(":shift", rowID(blob.id, 0)-rowID(c.piece.id, 0))
+	if err := exec(stmt); err != nil {
+		return err
+	}
+	return insertTiles(conn, blob.id, c.tiles)
 }
 
 // compute computes the hash and the outboard. Only the groups whose CVs are not
@@ -221,6 +270,11 @@ func (c *completion) store(conn *sqlite.Conn) error {
 // repoint has the key name a blob that is there already, in place of the bytes
 // that were written.
 func (c *completion) repoint(conn *sqlite.Conn, blob blobRow) error {
+	if c.damaged {
+		if err := c.replace(conn, blob); err != nil {
+			return err
+		}
+	}
 	if err := c.s.pointKey(conn, c.key, blob.id); err != nil {
 		return err
 	}

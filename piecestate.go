@@ -18,6 +18,10 @@ type pieceStates struct {
 	mu     sync.Mutex
 	byBlob map[int64]*pieceState
 	cvs    int // that all of them together have room for
+	// written are the blobs that the open transaction has written to, and tx is
+	// the keeper's mark of it. Nobody outside has seen what it wrote.
+	tx      chan struct{}
+	written map[int64]struct{}
 }
 
 // A pieceState is what memory knows of one blob. One that nobody uses may be
@@ -28,11 +32,8 @@ type pieceState struct {
 	// committed. So who sees the same one before looking at what is committed,
 	// and later from inside a transaction, knows that nothing has changed.
 	revision int64
-	// changedIn is the transaction that wrote to it last. Nobody has seen
-	// outside of it what it wrote, as long as it is open.
-	changedIn chan struct{}
-	cvs       []bao.CV // of the blob's groups, none if there was no room
-	known     []uint64 // a bit for each
+	cvs      []bao.CV // of the blob's groups, none if there was no room
+	known    []uint64 // a bit for each
 }
 
 // state returns a blob's state. The caller holds the lock.
@@ -54,7 +55,10 @@ func (p *pieceStates) changed(blob, size int64, in chan struct{}) {
 	defer p.mu.Unlock()
 	st := p.state(blob)
 	st.revision++
-	st.changedIn = in
+	if p.tx != in {
+		p.tx, p.written = in, make(map[int64]struct{})
+	}
+	p.written[blob] = struct{}{}
 	groups := int(min(bao.Groups(size), cvLimit))
 	if len(st.known) == (groups+63)/64 {
 		return
@@ -174,8 +178,8 @@ func (c *pieceCVs) at(group int64) (bao.CV, bool) {
 func (p *pieceStates) isAt(blob, revision int64, in chan struct{}) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	st := p.byBlob[blob]
-	return st.revision == revision && st.changedIn != in
+	_, written := p.written[blob]
+	return p.byBlob[blob].revision == revision && !(written && p.tx == in)
 }
 
 // joints are the requests that further writes to a piece may join, by its key.

@@ -2,6 +2,7 @@ package cairn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -89,7 +90,10 @@ func (s *Store) writeGrowing(ctx context.Context, key string, b []byte, off int6
 		err = errNegativeOffset
 	case end < off || end > MaxBlobSize:
 		err = fmt.Errorf("%w: bytes %d..%d", ErrTooLarge, off, end)
-	case len(b) > 0:
+	case len(b) == 0:
+	case s.capacity.admits(end) != nil:
+		err = s.capacity.admits(end)
+	default:
 		err = s.writePiece(ctx, target, &pieceWrite{off: off, data: b})
 	}
 	if err != nil {
@@ -120,11 +124,25 @@ func (s *Store) writePiece(ctx context.Context, target pieceTarget, w *pieceWrit
 	}
 	j, first := s.joinOrBegin(ctx, target, w, cost)
 	if first {
-		if err := s.writer.push(j.req); err != nil {
-			j.req.answer(err)
-		}
+		s.pushJoint(j)
 	}
+	err := j.wait(ctx, w)
+	if len(j.writes) < 2 || !errors.Is(err, ErrFull) && !errors.Is(err, ErrTooLarge) {
+		return err
+	}
+	// That may be for the sake of those it was joined with.
+	if err := s.writer.reserve(ctx, min(cost, queueBytes)); err != nil {
+		return err
+	}
+	j = s.newJoint(ctx, target, w, cost)
+	s.pushJoint(j)
 	return j.wait(ctx, w)
+}
+
+func (s *Store) pushJoint(j *joint) {
+	if err := s.writer.push(j.req); err != nil {
+		j.req.answer(err)
+	}
 }
 
 // joinOrBegin returns the joint that a write is part of from now on, and whether
@@ -137,7 +155,17 @@ func (s *Store) joinOrBegin(ctx context.Context, target pieceTarget, w *pieceWri
 		j.joined += cost
 		return j, false
 	}
-	j = &joint{s: s, target: target, writes: []*pieceWrite{w}}
+	j = s.newJoint(ctx, target, w, cost)
+	if s.joints.byKey == nil {
+		s.joints.byKey = make(map[string]*joint)
+	}
+	s.joints.byKey[target.key] = j
+	return j, true
+}
+
+// newJoint returns a joint of one write, for which room has been reserved.
+func (s *Store) newJoint(ctx context.Context, target pieceTarget, w *pieceWrite, cost int64) *joint {
+	j := &joint{s: s, target: target, writes: []*pieceWrite{w}}
 	j.req = &request{
 		ctx:   context.WithoutCancel(ctx), // others may join
 		run:   j.run,
@@ -147,11 +175,7 @@ func (s *Store) joinOrBegin(ctx context.Context, target pieceTarget, w *pieceWri
 		lazy:  target.relaxed,
 		done:  make(chan struct{}),
 	}
-	if s.joints.byKey == nil {
-		s.joints.byKey = make(map[string]*joint)
-	}
-	s.joints.byKey[target.key] = j
-	return j, true
+	return j
 }
 
 // seal ends the time in which writes may join, and gives back their room. It

@@ -232,10 +232,13 @@ func (t *pinTable) unset(h held) {
 
 // removeReleased removes the pins of what holds no more.
 func (t *pinTable) removeReleased(conn *sqlite.Conn) error {
-	for _, by := range t.guard.takeReleased() {
+	released := t.guard.takeReleased()
+	for i, by := range released {
 		if id, ok := t.pinned[by]; ok {
 			if err := t.remove(conn, held{id, by}); err != nil {
-				t.guard.putReleased(by)
+				for _, by := range released[i:] {
+					t.guard.putReleased(by)
+				}
 				return err
 			}
 		}

@@ -249,6 +249,11 @@ CREATE TRIGGER "owned_insert" after insert on "owned" begin
     where "id" = new."owner";
 end;
 
+CREATE TRIGGER "owner_delete" after delete on "owner" begin
+  delete from "key" where "owner" = old."id";
+  delete from "owned" where "owner" = old."id";
+end;
+
 CREATE TRIGGER "owner_evict" after update of "bytes", "quota" on "owner"
 when new."bytes" > new."quota" and (new."bytes" > old."bytes" or new."quota" is not old."quota")
 begin
@@ -283,10 +288,12 @@ CREATE TRIGGER "pin_insert" after insert on "pin" begin
 end;
 
 CREATE TRIGGER "setting_insert" after insert on "setting" when new."name" = 'capacity' begin
+  select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
   update "usage" set "used" = "used";
 end;
 
 CREATE TRIGGER "setting_update" after update on "setting" when new."name" = 'capacity' begin
+  select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
   update "usage" set "used" = "used";
 end;
 

@@ -278,14 +278,14 @@ func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
 		return false, err
 	}
 	s.nextID = last + 1
-	if s.uses.last, err = stepInt(prep(conn, "blob_newest")); err != nil {
-		return false, err
-	}
 	// What a crash or a foreign writer left.
 	for _, query := range []string{"pin_clear", "blob_abandon", "gone_clear"} {
 		if err := exec(prep(conn, query)); err != nil {
 			return false, err
 		}
+	}
+	if s.uses.last, err = stepInt(prep(conn, "blob_newest")); err != nil {
+		return false, err
 	}
 	capacity, quotas, err := readLimits(conn)
 	if err != nil {
@@ -330,6 +330,7 @@ func (s *Store) Close() error {
 				errs = append(errs, s.writeLazy(context.Background(), func(*sqlite.Conn) error { return nil }))
 			}
 			s.writer.drain()
+			s.writer.giveBack()
 		}
 		// The readers' snapshots would keep the WAL from being emptied.
 		errs = append(errs, s.pool.close())

@@ -48,6 +48,16 @@ func (w *writer) rest() (req *request, ok bool) {
 	return req, ok
 }
 
+// closePages are given back when a store is closed, at most: 64 MiB.
+const closePages = 64 << 20 / pageSize
+
+// giveBack gives free pages back before the store is closed, so that a process
+// which does one thing and ends shrinks the file too. The writer must be drained.
+func (w *writer) giveBack() {
+	for n := 0; n < closePages && w.vacuum(); n += vacuumPages {
+	}
+}
+
 // vacuum gives some free pages back, in a transaction of its own, and reports
 // whether there may be more. Where it fails, on a full disk or because another
 // process has the database, it is left for the next time the writer is idle. Its

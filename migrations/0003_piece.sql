@@ -127,6 +127,11 @@ create trigger "key_blob" after update of "blob" on "key" when new."blob" != old
   insert into "loosen" values (old."blob");
 end;
 
+create trigger "owner_delete" after delete on "owner" begin
+  delete from "key" where "owner" = old."id";
+  delete from "owned" where "owner" = old."id";
+end;
+
 create trigger "owned_insert" after insert on "owned" begin
   update "owner" set "bytes" = "bytes" + (select "stored" from "blob" where "id" = new."blob")
     where "id" = new."owner";
@@ -253,9 +258,11 @@ end;
 
 -- A capacity holds at once, and for everybody who writes.
 create trigger "setting_insert" after insert on "setting" when new."name" = 'capacity' begin
+  select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
   update "usage" set "used" = "used";
 end;
 create trigger "setting_update" after update on "setting" when new."name" = 'capacity' begin
+  select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
   update "usage" set "used" = "used";
 end;
 

@@ -1,6 +1,7 @@
 package torrent
 
 import (
+	"cmp"
 	"io"
 	"log/slog"
 	"maps"
@@ -149,24 +150,40 @@ func (buf *buffer) writeTo(w io.Writer, length int64) (n int64, whole bool, err 
 	return n, true, nil
 }
 
-// flush stores the blocks of a piece, if any wait.
+// flush stores the blocks of a piece, if any wait, and waits for room.
 func (bs *buffers) flush(p *piece) error {
 	buf := bs.find(p)
 	if buf == nil {
 		return nil
 	}
-	return bs.flushBuffer(buf)
-}
-
-// flushBuffer stores the blocks of a buffer. If that fails for good they are
-// dropped, and what misses them is told so by the store.
-func (bs *buffers) flushBuffer(buf *buffer) error {
 	buf.mu.Lock()
 	defer buf.mu.Unlock()
+	return bs.store(buf, p.storeAt)
+}
+
+// tryFlush stores the blocks of a buffer on behalf of nobody, if nobody else is
+// about to, and without waiting for room. It reports whether it could. Blocks
+// that can never be stored are dropped: that shows when their piece is read or
+// marked.
+func (bs *buffers) tryFlush(buf *buffer) bool {
+	if !buf.mu.TryLock() {
+		return false
+	}
+	defer buf.mu.Unlock()
+	err := bs.store(buf, func(b []byte, off int64) error { return buf.p.tryStoreAt(b, off) })
+	if err != nil && !passes(err) {
+		bs.log.Error("blocks are lost, and fetched again", "err", err)
+	}
+	return err == nil
+}
+
+// store hands the blocks of a buffer, whose lock the caller holds, to a function
+// that stores them, in runs. They stay if what that failed of can pass, else they
+// are dropped.
+func (bs *buffers) store(buf *buffer, storeAt func(b []byte, off int64) error) error {
 	if buf.gone {
 		return nil
 	}
-	defer bs.empty(buf)
 	offsets := slices.Sorted(maps.Keys(buf.blocks))
 	whole := runPool.Get().(*[runSize]byte)
 	defer runPool.Put(whole)
@@ -177,11 +194,15 @@ func (bs *buffers) flushBuffer(buf *buffer) error {
 		if i+1 < len(offsets) && offsets[i+1] == next && len(run)+blockSize <= runSize {
 			continue
 		}
-		if err := buf.p.storeAt(run, next-int64(len(run))); err != nil {
+		if err := storeAt(run, next-int64(len(run))); err != nil {
+			if !passes(err) {
+				bs.empty(buf)
+			}
 			return err
 		}
 		run = run[:0]
 	}
+	bs.empty(buf)
 	return nil
 }
 
@@ -198,38 +219,35 @@ func (bs *buffers) empty(buf *buffer) {
 	buf.blocks = nil
 }
 
-// makeRoom stores the blocks of the pieces that have most of them, while there
-// are too many.
-func (bs *buffers) makeRoom() {
-	for bs.used.Load() > bs.limit {
-		bs.mu.Lock()
-		var largest *buffer
-		for _, buf := range bs.byPiece {
-			if largest == nil || buf.bytes.Load() > largest.bytes.Load() {
-				largest = buf
-			}
-		}
-		bs.mu.Unlock()
-		if largest == nil {
-			return
-		}
-		bs.flushLogged(largest)
+// makeRoom stores blocks while there are too many: of the pieces that have most
+// of them, or, where these have to wait for room, of the piece that brings more.
+func (bs *buffers) makeRoom(p *piece) error {
+	if bs.used.Load() <= bs.limit {
+		return nil
 	}
-}
-
-// flushLogged stores blocks on behalf of nobody. That they could not be stored
-// shows when their piece is read or marked, and is logged here.
-func (bs *buffers) flushLogged(buf *buffer) {
-	if err := bs.flushBuffer(buf); err != nil {
-		bs.log.Error("blocks are lost, and fetched again", "err", err)
+	list := bs.list(func(pieceID) bool { return true })
+	sizes := make(map[*buffer]int64, len(list))
+	for _, buf := range list {
+		sizes[buf] = buf.bytes.Load()
 	}
+	slices.SortFunc(list, func(x, y *buffer) int { return cmp.Compare(sizes[y], sizes[x]) })
+	for _, buf := range list {
+		if bs.used.Load() <= bs.limit {
+			return nil
+		}
+		bs.tryFlush(buf)
+	}
+	if bs.used.Load() <= bs.limit {
+		return nil
+	}
+	return bs.flush(p)
 }
 
 // flushOld stores the blocks that have waited for long.
 func (bs *buffers) flushOld() {
 	for _, buf := range bs.list(func(pieceID) bool { return true }) {
 		if time.Since(buf.since) >= bufferAge {
-			bs.flushLogged(buf)
+			bs.tryFlush(buf)
 		}
 	}
 	bs.mu.Lock()
@@ -252,10 +270,21 @@ func (bs *buffers) list(match func(pieceID) bool) (list []*buffer) {
 	return list
 }
 
-// flushTorrent stores the blocks of all pieces of a torrent.
-func (bs *buffers) flushTorrent(owner string) {
-	for _, buf := range bs.list(func(id pieceID) bool { return id.owner == owner }) {
-		bs.flushLogged(buf)
+// flushTorrent stores the blocks of all pieces of a torrent, through one that is
+// open, as far as there is room for them, and forgets them.
+func (bs *buffers) flushTorrent(t *torrent) {
+	for _, buf := range bs.list(func(id pieceID) bool { return id.owner == t.owner }) {
+		buf.mu.Lock()
+		if !buf.gone {
+			err := bs.store(buf, t.pieces[buf.p.index].tryStoreAt)
+			if err != nil {
+				bs.log.Error("blocks are lost, and fetched again", "err", err)
+			}
+		}
+		if !buf.gone {
+			bs.empty(buf)
+		}
+		buf.mu.Unlock()
 	}
 }
 
@@ -270,11 +299,9 @@ func (bs *buffers) dropTorrent(owner string) {
 	}
 }
 
-// close stores all blocks, and lets none wait any more.
+// close lets nothing happen any more after a while. The torrents have been
+// closed, and with them no block waits.
 func (bs *buffers) close() {
-	for _, buf := range bs.list(func(pieceID) bool { return true }) {
-		bs.flushLogged(buf)
-	}
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	if bs.timer != nil {

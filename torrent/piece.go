@@ -40,13 +40,17 @@ func (p *piece) length() int64 { return p.t.info.Piece(p.index).Length() }
 // [Options.DurableBlocks] says otherwise; anything else is stored. It waits for
 // room as long as there is none; see [Storage].
 func (p *piece) WriteAt(b []byte, off int64) (int, error) {
+	if off < 0 || off > p.length() || int64(len(b)) > p.length()-off {
+		return 0, p.failed("write to", fmt.Errorf("%w: bytes %d..%d of %d", cairn.ErrTooLarge, off, off+int64(len(b)), p.length()))
+	}
 	bs := &p.t.s.buffers
 	if bs.takes(p, b, off) {
-		if p.t.ctx.Err() != nil {
-			return 0, p.failed("write to", p.t.ctx.Err())
+		if !p.t.put(p, b, off) {
+			return 0, p.failed("write to", cairn.ErrClosed)
 		}
-		bs.put(p, b, off)
-		bs.makeRoom()
+		if err := bs.makeRoom(p); err != nil {
+			return 0, err
+		}
 		return len(b), nil
 	}
 	if err := bs.flush(p); err != nil {
@@ -58,13 +62,18 @@ func (p *piece) WriteAt(b []byte, off int64) (int, error) {
 	return len(b), nil
 }
 
+// tryStoreAt writes to the store.
+func (p *piece) tryStoreAt(b []byte, off int64) error {
+	return p.change(func(h *cairn.Piece) error {
+		_, err := h.WriteAt(b, off)
+		return err
+	})
+}
+
 // storeAt writes to the store, and waits for room.
 func (p *piece) storeAt(b []byte, off int64) error {
 	for w := newWait(p, "write to"); ; {
-		err := p.change(func(h *cairn.Piece) error {
-			_, err := h.WriteAt(b, off)
-			return err
-		})
+		err := p.tryStoreAt(b, off)
 		if err == nil {
 			return nil
 		}
@@ -136,7 +145,7 @@ func (p *piece) ReadAt(b []byte, off int64) (int, error) {
 		if p.t.ctx.Err() == nil && buf.read(b, off) {
 			return len(b), nil
 		}
-		if err := p.t.s.buffers.flushBuffer(buf); err != nil {
+		if err := p.t.s.buffers.flush(p); err != nil {
 			return 0, err
 		}
 	}
@@ -160,7 +169,7 @@ func (p *piece) WriteTo(w io.Writer) (int64, error) {
 		if n, whole, err := buf.writeTo(w, p.length()); whole {
 			return n, err
 		}
-		if err := p.t.s.buffers.flushBuffer(buf); err != nil {
+		if err := p.t.s.buffers.flush(p); err != nil {
 			return 0, err
 		}
 	}

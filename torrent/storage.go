@@ -189,7 +189,7 @@ func (s *Storage) capacityOf(ctx context.Context, t *torrent) storage.TorrentCap
 func (s *Storage) RemoveTorrent(ctx context.Context, infoHash metainfo.Hash) error {
 	owner := infoHash.HexString()
 	for _, t := range s.find(func(t *torrent) bool { return t.owner == owner }) {
-		t.hurry() // a write that waits for room holds the blocks of its piece
+		t.stop() // a write that waits for room holds the blocks of its piece
 	}
 	s.buffers.dropTorrent(owner)
 	s.closeTorrents(func(t *torrent) bool { return t.owner == owner })
@@ -226,11 +226,14 @@ func (s *Storage) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	for _, t := range s.find(func(*torrent) bool { return true }) {
-		t.hurry()
+	open := s.find(func(*torrent) bool { return true })
+	for _, t := range open {
+		t.stop()
+	}
+	for _, t := range open {
+		t.Close()
 	}
 	s.buffers.close()
-	s.closeTorrents(func(*torrent) bool { return true })
 	if s.owned {
 		return s.store.Close()
 	}

@@ -33,6 +33,11 @@ type torrent struct {
 	use sync.RWMutex
 
 	handles handles
+
+	// puts is held for reading while a block is put into its buffer, and for
+	// writing to set closing.
+	puts    sync.RWMutex
+	closing bool
 }
 
 func newTorrent(s *Storage, info *metainfo.Info, owner string) *torrent {
@@ -68,10 +73,18 @@ func (t *torrent) key(index int) string { return fmt.Sprintf("%s%08d", t.prefix,
 // Close implements [storage.TorrentImpl]. The blocks that wait are stored, if
 // there is room for them.
 func (t *torrent) Close() error {
-	t.hurry()
-	t.s.buffers.flushTorrent(t.owner)
+	t.stop()
+	t.s.buffers.flushTorrent(t)
 	t.end()
 	return nil
+}
+
+// stop ends what waits for room, and lets no further block come.
+func (t *torrent) stop() {
+	t.hurry()
+	t.puts.Lock()
+	defer t.puts.Unlock()
+	t.closing = true
 }
 
 // end ends what waits, waits for the calls that are under way, and gives up the
@@ -84,6 +97,17 @@ func (t *torrent) end() {
 	t.s.mu.Lock()
 	delete(t.s.torrents, t)
 	t.s.mu.Unlock()
+}
+
+// put has a block wait, unless the torrent is being closed.
+func (t *torrent) put(p *piece, b []byte, off int64) bool {
+	t.puts.RLock()
+	defer t.puts.RUnlock()
+	if t.closing || t.ctx.Err() != nil {
+		return false
+	}
+	t.s.buffers.put(p, b, off)
+	return true
 }
 
 // begin must be followed by t.use.RUnlock if it returns nil.

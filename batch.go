@@ -59,7 +59,7 @@ type writer struct {
 	ckpt     *checkpointer
 	wal      *walFile
 	db       *dbFile
-	synced   chan []*request // committed batches, to syncLoop
+	synced   chan []*request // of committed batches those who wait for a sync
 	syncIdle chan syncResult // holds the last one while no sync is under way
 	finished sync.WaitGroup
 
@@ -200,9 +200,12 @@ func (w *writer) runBatch(first *request) {
 	batch.add(first)
 	for {
 		if committed := batch.execute(); len(committed) > 0 {
-			w.synced <- committed
+			n := len(committed)
+			if waiting := answerLazy(committed); len(waiting) > 0 {
+				w.synced <- waiting
+			}
 			if w.ckpt != nil {
-				w.ckpt.wrote(batch.bytes, len(committed))
+				w.ckpt.wrote(batch.bytes, n)
 			}
 		}
 		if len(batch.waiting) == 0 {
@@ -507,11 +510,7 @@ type syncResult struct {
 // syncLoop makes commits durable and answers their waiters, one batch at a
 // time. syncIdle holds the last result while no sync is under way.
 func (w *writer) syncLoop() {
-	for batch := range w.synced {
-		waiting := answerLazy(batch)
-		if len(waiting) == 0 {
-			continue
-		}
+	for waiting := range w.synced {
 		start := time.Now()
 		err := w.sync()
 		end := time.Now()

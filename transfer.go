@@ -24,7 +24,14 @@ func (s *Store) AddFile(ctx context.Context, path string, opts *AddOptions) (*Te
 		return nil, fmt.Errorf("add file: %w", err)
 	}
 	defer f.Close()
-	tag, err := s.add(ctx, f, opts, nil)
+	info, err := f.Stat()
+	if err == nil {
+		err = s.capacity.admits(info.Size()) // before anything is evicted for it
+	}
+	var tag *TempTag
+	if err == nil {
+		tag, err = s.add(ctx, f, opts, nil)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("add file %q: %w", path, err)
 	}

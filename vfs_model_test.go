@@ -278,7 +278,7 @@ func (m *gatherModel) checkCopies() {
 // TestGatherModel runs random transactions with a cache of few pages, in each
 // journal mode: without failures, and with one or some in a row.
 func TestGatherModel(t *testing.T) {
-	rounds := 40
+	rounds := max(2, *modelRuns/10)
 	if testing.Short() {
 		rounds = 2
 	}

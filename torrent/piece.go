@@ -26,7 +26,7 @@ var _ interface {
 
 // failed wraps an error with the operation and the piece.
 func (p *piece) failed(op string, err error) error {
-	if p.t.ctx.Err() != nil {
+	if p.t.patience.Err() != nil {
 		err = cairn.ErrClosed // which may have come as a canceled context
 	}
 	return fmt.Errorf("%s piece %d of torrent %s: %w", op, p.index, p.t.owner, err)

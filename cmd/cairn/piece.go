@@ -76,7 +76,7 @@ func (c *piecePutCmd) Run(ctx context.Context, a *app) error {
 		opts.Owner = *c.Owner
 	}
 	return a.takeIn(ctx, c.File, func(store *cairn.Store, in io.Reader) (*cairn.Piece, error) {
-		if _, err := store.PutPiece(ctx, c.Key, in, -1, opts); err != nil {
+		if _, err := store.PutPiece(ctx, c.Key, in, sizeOf(in), opts); err != nil {
 			return nil, err
 		}
 		return store.OpenPiece(ctx, c.Key)

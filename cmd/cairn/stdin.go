@@ -28,6 +28,23 @@ func interruptible(ctx context.Context, r io.Reader) (_ io.Reader, stop func()) 
 	}
 }
 
+// sizeOf returns how many bytes a reader has if it is a regular file, else -1.
+func sizeOf(r io.Reader) int64 {
+	f, ok := r.(*os.File)
+	if !ok {
+		return -1
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return -1
+	}
+	pos, err := f.Seek(0, io.SeekCurrent)
+	if err != nil || pos > info.Size() {
+		return -1
+	}
+	return info.Size() - pos
+}
+
 // An interruptedReader says why its pipe was closed: the pipe itself tells its
 // reader only that it is.
 type interruptedReader struct {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cairnstore/cairn"
 )
@@ -209,7 +209,7 @@ func TestSpaceGoesBack(t *testing.T) {
 		if st.FreeBytes == 0 && st.WALBytes == 0 && st.FileBytes < 1<<20 {
 			break
 		}
-		runtime.Gosched()
+		<-time.After(10 * time.Millisecond)
 	}
 	mustBeSound(t, s)
 }

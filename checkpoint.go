@@ -158,14 +158,23 @@ func (c *checkpointer) catchUp() {
 	c.took(<-c.reply)
 }
 
-// truncate begins to move the whole WAL into the database, and to give the WAL's
-// space back to the file system. The writer calls it, and goes on.
-func (c *checkpointer) truncate() {
+// emptied reports whether the WAL's space has been given back to the file system.
+// If not, it begins to do that, and does not wait for it. The writer calls it.
+func (c *checkpointer) emptied() bool {
 	if c.running {
-		c.took(<-c.reply)
+		select {
+		case state := <-c.reply:
+			c.took(state)
+			if state.done && state.bytes == 0 {
+				return true
+			}
+		default:
+			return false
+		}
 	}
 	c.kick <- truncate
 	c.running = true
+	return false
 }
 
 // took notes the outcome of a checkpoint.

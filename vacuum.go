@@ -20,29 +20,19 @@ const (
 var vacuumPragma = fmt.Sprintf("pragma incremental_vacuum(%d)", vacuumPages)
 
 // rest waits for the next request. While there is none, it gives free pages back
-// to the file system. ok is false when the queue has ended.
+// to the file system, and then the WAL. ok is false when the queue has ended.
 func (w *writer) rest() (req *request, ok bool) {
-	if !w.untidy {
-		req, ok = <-w.queue
-		return req, ok
-	}
-	idle := time.NewTimer(idleTime)
-	defer idle.Stop()
-	select {
-	case req, ok = <-w.queue:
-		return req, ok
-	case <-idle.C:
-	}
-	for w.vacuum() {
+	for w.untidy {
+		idle := time.NewTimer(idleTime)
 		select {
 		case req, ok = <-w.queue:
+			idle.Stop()
 			return req, ok
-		default:
+		case <-idle.C:
 		}
-	}
-	w.untidy = false
-	if w.ckpt != nil {
-		w.ckpt.truncate()
+		w.untidy = w.vacuum() || w.ckpt != nil && !w.ckpt.emptied()
+		for w.untidy && len(w.queue) == 0 && w.vacuum() {
+		}
 	}
 	req, ok = <-w.queue
 	return req, ok

@@ -325,7 +325,7 @@ func (s *Store) Close() error {
 		errs := []error{s.readers.leaked()}
 		s.running.Wait()
 		if s.writer != nil {
-			if s.uses.merge() || s.keeper.stale() {
+			if s.uses.merge() || s.guard.hasReleased() {
 				// Who uses the store again starts from the order it was left in.
 				errs = append(errs, s.writeLazy(context.Background(), func(*sqlite.Conn) error { return nil }))
 			}

@@ -127,8 +127,8 @@ func (s *Store) writePiece(ctx context.Context, target pieceTarget, w *pieceWrit
 		s.pushJoint(j)
 	}
 	err := j.wait(ctx, w)
-	if len(j.writes) < 2 || !errors.Is(err, ErrFull) && !errors.Is(err, ErrTooLarge) {
-		return err
+	if !errors.Is(err, ErrFull) && !errors.Is(err, ErrTooLarge) || len(j.writes) < 2 {
+		return err // of a joint that is not over nothing else may be looked at
 	}
 	// That may be for the sake of those it was joined with.
 	if err := s.writer.reserve(ctx, min(cost, queueBytes)); err != nil {

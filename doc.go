@@ -86,9 +86,9 @@
 // 16 MiB of pages to be written, 8 MiB of hashes, 4 MiB of those of pieces that
 // are being written, up to 1 MiB for each reading connection, and a few MiB for
 // each large add or import that is under way. A key and an owner's name have at
-// most [MaxKeySize] bytes. The capacity bounds payload: each blob costs some 200
-// bytes beside it, each piece 100 and its key, which matters for tiny ones. The
-// database must be on a local file system: SQLite's write-ahead log does not work
+// most [MaxKeySize] bytes. The capacity bounds payload: each blob costs some 160
+// bytes beside it, each piece 25 more and its key twice, which matters for tiny
+// ones. The database must be on a local file system: SQLite's write-ahead log does not work
 // over a network.
 //
 // # Errors

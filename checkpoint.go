@@ -80,8 +80,12 @@ func newCheckpointer(p *pool, log *slog.Logger) (*checkpointer, error) {
 	return c, nil
 }
 
-func (c *checkpointer) open() (err error) {
-	if c.conn, err = c.pool.loc.open(readerCacheKiB); err == nil {
+func (c *checkpointer) open() error {
+	gathering, err := c.pool.loc.gathering()
+	if err != nil {
+		return err
+	}
+	if c.conn, err = gathering.open(readerCacheKiB); err == nil {
 		c.conn.SetBusyTimeout(checkpointPatience)
 	}
 	return err

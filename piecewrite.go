@@ -15,12 +15,28 @@ import (
 // several of them touch, is done once. A write waits with its caller's bytes;
 // only a group that comes in parts is put together in a buffer.
 
+// A Block is bytes and where they belong.
+type Block struct {
+	Off  int64
+	Data []byte
+}
+
+func (b Block) end() int64 { return b.Off + int64(len(b.Data)) }
+
 // A pieceWrite is one caller's write.
 type pieceWrite struct {
-	off       int64
-	data      []byte
-	cvs       []bao.CV // of the whole groups in data, if they could be known
+	blocks    []Block
+	cvs       [][]bao.CV // of the whole groups in each block, if they could be known
 	withdrawn bool
+}
+
+// cost is the room that a write takes while it waits.
+func (w *pieceWrite) cost() int64 {
+	cost := int64(requestOverhead)
+	for _, b := range w.blocks {
+		cost += int64(len(b.Data))
+	}
+	return cost
 }
 
 // A joint is the request of all who write to a piece at the same time. The lock
@@ -47,32 +63,51 @@ type joint struct {
 // [ErrFull]; [ErrMismatch] if the piece has got another size meanwhile;
 // [ErrReadOnly], [ErrClosed], and that of the handle's context.
 func (p *Piece) WriteAt(b []byte, off int64) (int, error) {
-	if err := p.writeAt(b, off); err != nil {
-		return 0, fmt.Errorf("write piece %q: %w", p.key, err)
+	if err := p.WriteBlocks(Block{off, b}); err != nil {
+		return 0, err
 	}
 	return len(b), nil
 }
 
-func (p *Piece) writeAt(b []byte, off int64) error {
+// WriteBlocks is [Piece.WriteAt] for several blocks, which are written in one
+// commit, or none of them. Where they overlap, the last one counts. It costs
+// about what the bytes cost, where a WriteAt after the other costs a commit each.
+func (p *Piece) WriteBlocks(blocks ...Block) error {
+	if err := p.writeBlocks(blocks); err != nil {
+		return fmt.Errorf("write piece %q: %w", p.key, err)
+	}
+	return nil
+}
+
+func (p *Piece) writeBlocks(blocks []Block) error {
 	if err := p.usable(); err != nil {
 		return err
 	}
 	if p.s.writer == nil {
 		return ErrReadOnly
 	}
-	if off < 0 {
-		return errNegativeOffset
-	}
-	if off > p.size || int64(len(b)) > p.size-off {
-		return fmt.Errorf("%w: bytes %d..%d of %d", ErrTooLarge, off, off+int64(len(b)), p.size)
+	w := &pieceWrite{blocks: make([]Block, 0, len(blocks)), cvs: make([][]bao.CV, 0, len(blocks))}
+	for _, b := range blocks {
+		if b.Off < 0 {
+			return errNegativeOffset
+		}
+		if b.Off > p.size || int64(len(b.Data)) > p.size-b.Off {
+			return fmt.Errorf("%w: bytes %d..%d of %d", ErrTooLarge, b.Off, b.end(), p.size)
+		}
+		if len(b.Data) > 0 {
+			w.blocks = append(w.blocks, b)
+		}
 	}
 	if err := p.s.capacity.admits(p.size); err != nil {
 		return err
 	}
-	if len(b) == 0 {
+	if len(w.blocks) == 0 {
 		return nil
 	}
-	return p.s.writePiece(p.ctx, p.pieceTarget, &pieceWrite{off: off, data: b, cvs: groupCVs(b, off, p.size)})
+	for _, b := range w.blocks {
+		w.cvs = append(w.cvs, groupCVs(b.Data, b.Off, p.size))
+	}
+	return p.s.writePiece(p.ctx, p.pieceTarget, w)
 }
 
 // writeGrowing writes to a piece that becomes as large as is needed.
@@ -94,7 +129,7 @@ func (s *Store) writeGrowing(ctx context.Context, key string, b []byte, off int6
 	case s.capacity.admits(end) != nil:
 		err = s.capacity.admits(end)
 	default:
-		err = s.writePiece(ctx, target, &pieceWrite{off: off, data: b})
+		err = s.writePiece(ctx, target, &pieceWrite{blocks: []Block{{off, b}}, cvs: [][]bao.CV{nil}})
 	}
 	if err != nil {
 		return 0, err
@@ -118,7 +153,7 @@ func groupCVs(b []byte, off, size int64) []bao.CV {
 // writePiece joins those who are waiting to write to the same piece, or is the
 // first of them, and returns the outcome.
 func (s *Store) writePiece(ctx context.Context, target pieceTarget, w *pieceWrite) error {
-	cost := int64(len(w.data)) + requestOverhead
+	cost := w.cost()
 	if err := s.writer.reserve(ctx, min(cost, queueBytes)); err != nil {
 		return err
 	}
@@ -256,7 +291,9 @@ func (j *joint) run(conn *sqlite.Conn) error {
 // end returns the end of what is written.
 func (j *joint) end() (end int64) {
 	for _, w := range j.writes {
-		end = max(end, w.off+int64(len(w.data)))
+		for _, b := range w.blocks {
+			end = max(end, b.end())
+		}
 	}
 	return end
 }
@@ -395,18 +432,24 @@ type patch struct {
 func makePatches(writes []*pieceWrite) []patch {
 	var list []patch
 	for _, w := range writes {
-		cvs := w.cvs
-		for data, off := w.data, w.off; len(data) > 0; {
-			from := int(off % bao.GroupSize)
-			n := min(len(data), bao.GroupSize-from)
-			p := patch{group: off / bao.GroupSize, from: from, to: from + n, data: data[:n]}
-			if from == 0 && len(cvs) > 0 {
-				p.cv, cvs = &cvs[0], cvs[1:]
-			}
-			list = append(list, p)
-			data, off = data[n:], off+int64(n)
+		for i, b := range w.blocks {
+			list = appendPatches(list, b, w.cvs[i])
 		}
 	}
 	slices.SortStableFunc(list, func(x, y patch) int { return int(x.group - y.group) })
+	return list
+}
+
+func appendPatches(list []patch, b Block, cvs []bao.CV) []patch {
+	for data, off := b.Data, b.Off; len(data) > 0; {
+		from := int(off % bao.GroupSize)
+		n := min(len(data), bao.GroupSize-from)
+		p := patch{group: off / bao.GroupSize, from: from, to: from + n, data: data[:n]}
+		if from == 0 && len(cvs) > 0 {
+			p.cv, cvs = &cvs[0], cvs[1:]
+		}
+		list = append(list, p)
+		data, off = data[n:], off+int64(n)
+	}
 	return list
 }

@@ -16,7 +16,9 @@ type vfsFile struct {
 	// open: the two files of one connection. Both are *vfsFile.
 	peer  uintptr
 	isWAL bool
+	shm   uintptr // of a database: the beginning of its wal-index, if mapped
 	gather
+	ahead ahead // of a database
 }
 
 // realFile is where in the memory of a file the one behind ours begins.
@@ -40,6 +42,7 @@ func real(pFile uintptr) (uintptr, *sqlite3.Tsqlite3_io_methods) {
 func fileClose(tls *libc.TLS, pFile uintptr) int32 {
 	f := at[vfsFile](pFile)
 	f.free(tls)
+	f.ahead.free(tls)
 	if f.peer != 0 {
 		at[vfsFile](f.peer).peer = 0
 	}
@@ -60,6 +63,16 @@ func fileRead(tls *libc.TLS, pFile, buf uintptr, n int32, off int64) int32 {
 			}
 		}
 	}
+	if f.isWAL && f.peer != 0 {
+		a := &at[vfsFile](f.peer).ahead
+		if frame := a.frameAt(n, off); frame != 0 {
+			return a.readAhead(tls, pFile, buf, frame, off)
+		}
+	}
+	return readReal(tls, pFile, buf, n, off)
+}
+
+func readReal(tls *libc.TLS, pFile, buf uintptr, n int32, off int64) int32 {
 	p, m := real(pFile)
 	return method[func(*libc.TLS, uintptr, uintptr, int32, int64) int32](m.FxRead)(tls, p, buf, n, off)
 }
@@ -121,9 +134,19 @@ func fileCheckReservedLock(tls *libc.TLS, pFile, pOut uintptr) int32 {
 // fileControl is xFileControl. SQLITE_FCNTL_SYNC is what SQLite calls before
 // it commits or rolls back a transaction without a WAL, also where it does not
 // sync; an error of it keeps the transaction from being committed.
+//
+// A checkpoint says when it begins to move pages, after it has noted in the
+// wal-index which, and when it has ended.
 func fileControl(tls *libc.TLS, pFile uintptr, op int32, arg uintptr) int32 {
-	if rc := at[vfsFile](pFile).flush(tls, pFile); rc != sqlite3.SQLITE_OK {
+	f := at[vfsFile](pFile)
+	if rc := f.flush(tls, pFile); rc != sqlite3.SQLITE_OK {
 		return rc
+	}
+	switch op {
+	case sqlite3.SQLITE_FCNTL_CKPT_START:
+		f.ahead.begin(f.shm)
+	case sqlite3.SQLITE_FCNTL_CKPT_DONE:
+		f.ahead.end()
 	}
 	p, m := real(pFile)
 	return method[func(*libc.TLS, uintptr, int32, uintptr) int32](m.FxFileControl)(tls, p, op, arg)
@@ -141,7 +164,11 @@ func fileDeviceCharacteristics(tls *libc.TLS, pFile uintptr) int32 {
 
 func fileShmMap(tls *libc.TLS, pFile uintptr, region, size, extend int32, pp uintptr) int32 {
 	p, m := real(pFile)
-	return method[func(*libc.TLS, uintptr, int32, int32, int32, uintptr) int32](m.FxShmMap)(tls, p, region, size, extend, pp)
+	rc := method[func(*libc.TLS, uintptr, int32, int32, int32, uintptr) int32](m.FxShmMap)(tls, p, region, size, extend, pp)
+	if region == 0 && rc == sqlite3.SQLITE_OK {
+		at[vfsFile](pFile).shm = *at[uintptr](pp)
+	}
+	return rc
 }
 
 // fileShmLock is xShmLock, of the database. The first of these locks is that
@@ -167,6 +194,7 @@ func fileShmBarrier(tls *libc.TLS, pFile uintptr) {
 }
 
 func fileShmUnmap(tls *libc.TLS, pFile uintptr, remove int32) int32 {
+	at[vfsFile](pFile).shm = 0
 	p, m := real(pFile)
 	return method[func(*libc.TLS, uintptr, int32) int32](m.FxShmUnmap)(tls, p, remove)
 }

@@ -123,8 +123,11 @@ func (f *vfsFile) hold(tls *libc.TLS, pFile, buf uintptr, n int32, off int64) in
 //
 // With a WAL it is a checkpoint that writes. That makes visible what it has
 // written without another call that could fail, if it did not come to the end
-// of the WAL. So it writes at once.
+// of the WAL. So nothing is held; see [ahead].
 func (f *vfsFile) writeDatabase(tls *libc.TLS, pFile, buf uintptr, n int32, off int64) int32 {
+	if f.ahead.active {
+		return f.ahead.writeAhead(tls, pFile, buf, n, off)
+	}
 	if f.active && f.peer == 0 {
 		return f.hold(tls, pFile, buf, n, off)
 	}

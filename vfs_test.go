@@ -13,6 +13,7 @@ import (
 
 	"github.com/cairnstore/cairn"
 	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 )
 
 // frame writes a frame at a WAL's offset as SQLite does, and returns where the
@@ -173,12 +174,61 @@ func TestGatherCalls(t *testing.T) {
 			t.Errorf("transaction %d: %d writes to the WAL, %d to the database", i, n, writes[false])
 		}
 	}
+	clear(writes)
+	mustExec(t, conn, "pragma wal_checkpoint(passive)")
+	if n := writes[false]; n < 8 || n > 64 {
+		t.Errorf("the checkpoint of four transactions: %d writes", n)
+	}
 	mustExec(t, conn, "pragma journal_mode = truncate")
 	clear(writes)
 	mustExec(t, conn, "replace into kv values (10, randomblob(1 << 20))")
 	if n := writes[false]; n > 16 {
 		t.Errorf("%d writes to the database without a WAL", n)
 	}
+}
+
+// TestAheadOfReaders has a checkpoint move pages up to what a reader sees, where
+// the next page of the database is the next one in the WAL, too.
+func TestAheadOfReaders(t *testing.T) {
+	path := tempPath(t)
+	conn := gathering(t, path, "wal", "normal", 100)
+	ckpt := gathering(t, path, "wal", "normal", 100)
+	for k := range 20 {
+		mustExec(t, conn, fmt.Sprintf("insert into kv values (%d, zeroblob(3000))", k)) // one a page
+	}
+	reader, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for k := 2; k < 18; k++ {
+		mustExec(t, ckpt, "pragma wal_checkpoint(truncate)")
+		mustExec(t, conn, fmt.Sprintf("update kv set v = randomblob(3000) where k between %d and %d", k-2, k))
+		mustExec(t, reader, "begin")
+		before := rowsOf(t, reader)
+		mustExec(t, conn, fmt.Sprintf("update kv set v = randomblob(3000) where k > %d", k))
+		mustExec(t, ckpt, "pragma wal_checkpoint(passive)")
+		if after := rowsOf(t, reader); !slices.Equal(before, after) {
+			t.Errorf("from row %d on a reader sees what it must not", k+1)
+		}
+		mustExec(t, reader, "commit")
+	}
+}
+
+// rowsOf returns all values, read anew.
+func rowsOf(t *testing.T, conn *sqlite.Conn) (list []string) {
+	t.Helper()
+	mustExec(t, conn, "pragma shrink_memory")
+	err := sqlitex.ExecuteTransient(conn, "select hex(v) from kv order by k", &sqlitex.ExecOptions{
+		ResultFunc: func(stmt *sqlite.Stmt) error {
+			list = append(list, stmt.ColumnText(0))
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 // gathering opens a connection that gathers, to a database that it makes.

@@ -4,11 +4,12 @@ import (
 	"cmp"
 	"io"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cairnstore/cairn"
 )
 
 // A client takes a piece for nothing until it has marked it complete: after a
@@ -21,8 +22,8 @@ import (
 
 const (
 	blockSize = 16 << 10
-	// runSize is the most that is handed to the store at once.
-	runSize = 4 << 20
+	// maxBlocks is the most that is handed to the store at once.
+	maxBlocks = 256
 	// bufferAge is how long blocks wait at most.
 	bufferAge = 2 * time.Second
 )
@@ -55,10 +56,7 @@ type buffer struct {
 	gone   bool // from buffers: another one may be there
 }
 
-var (
-	blockPool = sync.Pool{New: func() any { return new([blockSize]byte) }}
-	runPool   = sync.Pool{New: func() any { return new([runSize]byte) }}
-)
+var blockPool = sync.Pool{New: func() any { return new([blockSize]byte) }}
 
 // takes reports whether a write can wait: it must consist of whole blocks.
 func (bs *buffers) takes(p *piece, b []byte, off int64) bool {
@@ -158,7 +156,7 @@ func (bs *buffers) flush(p *piece) error {
 	}
 	buf.mu.Lock()
 	defer buf.mu.Unlock()
-	return bs.store(buf, p.storeAt)
+	return bs.store(buf, p.store)
 }
 
 // tryFlush stores the blocks of a buffer on behalf of nobody, if nobody else is
@@ -170,7 +168,7 @@ func (bs *buffers) tryFlush(buf *buffer) bool {
 		return false
 	}
 	defer buf.mu.Unlock()
-	err := bs.store(buf, func(b []byte, off int64) error { return buf.p.tryStoreAt(b, off) })
+	err := bs.store(buf, buf.p.tryStore)
 	if err != nil && !passes(err) {
 		bs.log.Error("blocks are lost, and fetched again", "err", err)
 	}
@@ -178,29 +176,24 @@ func (bs *buffers) tryFlush(buf *buffer) bool {
 }
 
 // store hands the blocks of a buffer, whose lock the caller holds, to a function
-// that stores them, in runs. They stay if what that failed of can pass, else they
-// are dropped.
-func (bs *buffers) store(buf *buffer, storeAt func(b []byte, off int64) error) error {
+// that stores them. They stay if what that failed of can pass, else they are
+// dropped.
+func (bs *buffers) store(buf *buffer, write func(blocks []cairn.Block) error) error {
 	if buf.gone {
 		return nil
 	}
-	offsets := slices.Sorted(maps.Keys(buf.blocks))
-	whole := runPool.Get().(*[runSize]byte)
-	defer runPool.Put(whole)
-	run := whole[:0]
-	for i, off := range offsets {
-		run = append(run, buf.blocks[off]...)
-		next := off + int64(len(buf.blocks[off]))
-		if i+1 < len(offsets) && offsets[i+1] == next && len(run)+blockSize <= runSize {
-			continue
-		}
-		if err := storeAt(run, next-int64(len(run))); err != nil {
+	blocks := make([]cairn.Block, 0, len(buf.blocks))
+	for off, data := range buf.blocks {
+		blocks = append(blocks, cairn.Block{Off: off, Data: data})
+	}
+	slices.SortFunc(blocks, func(x, y cairn.Block) int { return cmp.Compare(x.Off, y.Off) })
+	for some := range slices.Chunk(blocks, maxBlocks) {
+		if err := write(some); err != nil {
 			if !passes(err) {
 				bs.empty(buf)
 			}
 			return err
 		}
-		run = run[:0]
 	}
 	bs.empty(buf)
 	return nil
@@ -276,7 +269,7 @@ func (bs *buffers) flushTorrent(t *torrent) {
 	for _, buf := range bs.list(func(id pieceID) bool { return id.owner == t.owner }) {
 		buf.mu.Lock()
 		if !buf.gone {
-			err := bs.store(buf, t.pieces[buf.p.index].tryStoreAt)
+			err := bs.store(buf, t.pieces[buf.p.index].tryStore)
 			if err != nil {
 				bs.log.Error("blocks are lost, and fetched again", "err", err)
 			}

@@ -56,24 +56,21 @@ func (p *piece) WriteAt(b []byte, off int64) (int, error) {
 	if err := bs.flush(p); err != nil {
 		return 0, err
 	}
-	if err := p.storeAt(b, off); err != nil {
+	if err := p.store([]cairn.Block{{Off: off, Data: b}}); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-// tryStoreAt writes to the store.
-func (p *piece) tryStoreAt(b []byte, off int64) error {
-	return p.change(func(h *cairn.Piece) error {
-		_, err := h.WriteAt(b, off)
-		return err
-	})
+// tryStore writes to the store.
+func (p *piece) tryStore(blocks []cairn.Block) error {
+	return p.change(func(h *cairn.Piece) error { return h.WriteBlocks(blocks...) })
 }
 
-// storeAt writes to the store, and waits for room.
-func (p *piece) storeAt(b []byte, off int64) error {
+// store writes to the store, and waits for room.
+func (p *piece) store(blocks []cairn.Block) error {
 	for w := newWait(p, "write to"); ; {
-		err := p.tryStoreAt(b, off)
+		err := p.tryStore(blocks)
 		if err == nil {
 			return nil
 		}

@@ -213,12 +213,31 @@ func (m *pieceModel) writeRange(key, owner string, p *cairn.Piece, b []byte, fro
 	m.do(fmt.Sprintf("write %q of %d (%q) %d..%d", key, len(b), owner, from, to), func(p *picture) error {
 		return p.write(key, owner, len(b), from, b[from:to])
 	}, func() error {
+		if m.rnd.IntN(3) == 0 {
+			return p.WriteBlocks(m.inBlocks(b, from, to)...)
+		}
 		n, err := p.WriteAt(b[from:to], int64(from))
 		if err == nil && n != to-from || err != nil && n != 0 {
 			m.t.Errorf("%d bytes, %v", n, err)
 		}
 		return err
 	})
+}
+
+// inBlocks returns a range of b as blocks in any order, sometimes after others that
+// they write over.
+func (m *pieceModel) inBlocks(b []byte, from, to int) (blocks []cairn.Block) {
+	for off := from; off < to; {
+		n := 1 + m.rnd.IntN(to-off)
+		blocks = append(blocks, cairn.Block{Off: int64(off), Data: b[off : off+n]})
+		off += n
+	}
+	m.rnd.Shuffle(len(blocks), func(i, j int) { blocks[i], blocks[j] = blocks[j], blocks[i] })
+	if m.rnd.IntN(2) == 0 {
+		wrong := make([]byte, to-from)
+		blocks = append([]cairn.Block{{Off: int64(from), Data: wrong}, {Off: int64(to)}}, blocks...)
+	}
+	return blocks
 }
 
 // fill writes what is missing of a piece, so that it gets one of its contents.

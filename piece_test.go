@@ -101,6 +101,12 @@ func TestPieceBadInput(t *testing.T) {
 			t.Errorf("%s: %d, %v", test.name, n, err)
 		}
 	}
+	if err := p.WriteBlocks(cairn.Block{Data: b[:10]}, cairn.Block{Off: 49_999, Data: b[:2]}); !errors.Is(err, cairn.ErrTooLarge) {
+		t.Errorf("one of two blocks across the end: %v", err)
+	}
+	if err := p.WriteBlocks(); err != nil {
+		t.Errorf("no blocks: %v", err)
+	}
 	if n, err := p.WriteAt(nil, 50_000); n != 0 || err != nil {
 		t.Errorf("empty: %d, %v", n, err)
 	}

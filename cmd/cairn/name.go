@@ -1,11 +1,32 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/alecthomas/kong"
+	"github.com/cairnstore/cairn"
 )
+
+// A name is a piece's key or an owner's name.
+type name string
+
+// Decode is called by the parser, which would make U+FFFD of what is no UTF-8 for
+// an UnmarshalText.
+func (n *name) Decode(ctx *kong.DecodeContext) error {
+	token, err := ctx.Scan.PopValue("name")
+	if err != nil {
+		return err
+	}
+	*n = name(token.String())
+	if len(*n) == 0 || len(*n) > cairn.MaxKeySize {
+		return fmt.Errorf("must have 1 to %d bytes", cairn.MaxKeySize)
+	}
+	return nil
+}
 
 // nameText returns a key or a name as one word of a line of text: as it is, or,
 // if that would not be one visible word, in quotes like a Go string. Text that

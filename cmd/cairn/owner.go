@@ -22,19 +22,6 @@ const ownerHelp = "Prints NAME PIECES BYTES QUOTA, with none for no quota. " +
 	"A name that is not one visible word is printed in quotes, like a string in Go. " +
 	"In JSON, U+FFFD stands for what is no UTF-8, and owner_base64 has the exact bytes."
 
-// An ownerName is the argument that names an owner.
-type ownerName struct {
-	Name string `arg:"" name:"name" help:"The owner."`
-}
-
-// Validate is called by the parser.
-func (n *ownerName) Validate() error {
-	if n.Name == "" {
-		return errors.New("<name> must not be empty")
-	}
-	return nil
-}
-
 // ownerObject is what is printed of an owner.
 type ownerObject struct {
 	Owner      string `json:"owner"`
@@ -74,7 +61,7 @@ func (ownerLsCmd) Run(ctx context.Context, a *app) (err error) {
 }
 
 type ownerRmCmd struct {
-	ownerName
+	Name name `arg:"" name:"name" help:"The owner."`
 }
 
 func (c *ownerRmCmd) Run(ctx context.Context, a *app) (err error) {
@@ -83,11 +70,11 @@ func (c *ownerRmCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	return store.Owner(c.Name).Delete(ctx)
+	return store.Owner(string(c.Name)).Delete(ctx)
 }
 
 type ownerQuotaCmd struct {
-	ownerName
+	Name  name      `arg:"" name:"name" help:"The owner."`
 	Bytes byteLimit `arg:"" name:"bytes" help:"${limit_help}"`
 }
 
@@ -102,7 +89,7 @@ func (c *ownerQuotaCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	owner := store.Owner(c.Name)
+	owner := store.Owner(string(c.Name))
 	if err := owner.SetQuota(ctx, int64(c.Bytes)); err != nil {
 		return err
 	}

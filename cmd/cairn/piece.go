@@ -54,37 +54,33 @@ func printState(ctx context.Context, a *app, piece *cairn.Piece) error {
 }
 
 type piecePutCmd struct {
-	Owner *string `name:"owner" placeholder:"NAME" help:"Whom a new piece belongs to. Default: nobody."`
-	Key   string  `arg:"" name:"key" help:"The piece. What it had is replaced."`
-	File  string  `arg:"" name:"file" default:"-" help:"Its content. Default: -, standard input."`
+	Owner name   `name:"owner" placeholder:"NAME" help:"Whom a new piece belongs to. Default: nobody."`
+	Key   name   `arg:"" name:"key" help:"The piece."`
+	File  string `arg:"" name:"file" default:"-" help:"Its content. Default: -, standard input."`
 }
 
 // Help is shown below the usage.
-func (piecePutCmd) Help() string { return pieceHelp }
+func (piecePutCmd) Help() string {
+	return pieceHelp + "\n\nWhat the piece had is replaced; its owner stays the same."
+}
 
 // Validate is called by the parser.
 func (c *piecePutCmd) Validate() error {
-	if c.Owner != nil && *c.Owner == "" {
-		return errors.New("--owner must not be empty")
-	}
 	return validFile(c.File)
 }
 
 func (c *piecePutCmd) Run(ctx context.Context, a *app) error {
-	opts := &cairn.PieceOptions{}
-	if c.Owner != nil {
-		opts.Owner = *c.Owner
-	}
+	opts := &cairn.PieceOptions{Owner: string(c.Owner)}
 	return a.takeIn(ctx, c.File, func(store *cairn.Store, in io.Reader) (*cairn.Piece, error) {
-		if _, err := store.PutPiece(ctx, c.Key, in, sizeOf(in), opts); err != nil {
+		if _, err := store.PutPiece(ctx, string(c.Key), in, sizeOf(in), opts); err != nil {
 			return nil, err
 		}
-		return store.OpenPiece(ctx, c.Key)
+		return store.OpenPiece(ctx, string(c.Key))
 	})
 }
 
 type pieceWriteCmd struct {
-	Key    string    `arg:"" name:"key" help:"The piece, which is made if there is none."`
+	Key    name      `arg:"" name:"key" help:"The piece."`
 	Size   byteCount `arg:"" name:"size" help:"The size of the whole piece in bytes."`
 	Offset byteCount `arg:"" name:"offset" help:"Where to write."`
 	File   string    `arg:"" name:"file" default:"-" help:"What to write. Default: -, standard input."`
@@ -92,7 +88,7 @@ type pieceWriteCmd struct {
 
 // Help is shown below the usage.
 func (pieceWriteCmd) Help() string {
-	return pieceHelp + "\n\nA complete piece becomes incomplete. " +
+	return pieceHelp + "\n\nThe piece is made if there is none. A complete one becomes incomplete. " +
 		"More than 1 MiB is written in several steps: what was written before an error stays."
 }
 
@@ -101,7 +97,7 @@ func (c *pieceWriteCmd) Validate() error { return validFile(c.File) }
 
 func (c *pieceWriteCmd) Run(ctx context.Context, a *app) error {
 	return a.takeIn(ctx, c.File, func(store *cairn.Store, in io.Reader) (*cairn.Piece, error) {
-		piece, err := store.Piece(ctx, c.Key, int64(c.Size), nil)
+		piece, err := store.Piece(ctx, string(c.Key), int64(c.Size), nil)
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +119,7 @@ func (c *pieceWriteCmd) write(piece *cairn.Piece, in io.Reader) error {
 }
 
 type pieceCompleteCmd struct {
-	Key string `arg:"" name:"key" help:"The piece."`
+	Key name `arg:"" name:"key" help:"The piece."`
 }
 
 // Help is shown below the usage.
@@ -135,7 +131,7 @@ func (c *pieceCompleteCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	piece, err := store.OpenPiece(ctx, c.Key)
+	piece, err := store.OpenPiece(ctx, string(c.Key))
 	if err != nil {
 		return err
 	}
@@ -147,7 +143,7 @@ func (c *pieceCompleteCmd) Run(ctx context.Context, a *app) (err error) {
 }
 
 type pieceGetCmd struct {
-	Key string `arg:"" name:"key" help:"The piece."`
+	Key name `arg:"" name:"key" help:"The piece."`
 }
 
 func (c *pieceGetCmd) Run(ctx context.Context, a *app) (err error) {
@@ -156,7 +152,7 @@ func (c *pieceGetCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	piece, err := store.OpenPiece(ctx, c.Key)
+	piece, err := store.OpenPiece(ctx, string(c.Key))
 	if err != nil {
 		return err
 	}
@@ -231,7 +227,7 @@ func (c *pieceLsCmd) Run(ctx context.Context, a *app) (err error) {
 }
 
 type pieceRmCmd struct {
-	Key string `arg:"" name:"key" help:"The piece."`
+	Key name `arg:"" name:"key" help:"The piece."`
 }
 
 func (c *pieceRmCmd) Run(ctx context.Context, a *app) (err error) {
@@ -240,7 +236,7 @@ func (c *pieceRmCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	piece, err := store.OpenPiece(ctx, c.Key)
+	piece, err := store.OpenPiece(ctx, string(c.Key))
 	if err != nil {
 		return err
 	}

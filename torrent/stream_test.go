@@ -8,6 +8,7 @@ import (
 
 	"github.com/anacrolix/torrent/metainfo"
 	"github.com/anacrolix/torrent/storage"
+	"github.com/cairnstore/cairn"
 )
 
 // TestReadThroughGoesFirst reads one of the pieces that fill the capacity from
@@ -87,6 +88,36 @@ func TestStream(t *testing.T) {
 		stats := tor.Stats()
 		if got := stats.BytesReadUsefulData.Int64(); got != int64(len(data)) {
 			t.Errorf("with room for %d pieces, %d bytes are fetched for %d", room, got, len(data))
+		}
+	}
+}
+
+// TestNoRoomForAPiece opens a torrent of which no piece fits.
+func TestNoRoomForAPiece(t *testing.T) {
+	mi := describe(t, "large", content(9, 100_000), 64<<10)
+	info, hash := infoOf(t, mi), mi.HashInfoBytes()
+	for _, quota := range []int64{cairn.Unlimited, 64<<10 - 1} {
+		opts := capped(64<<10 - 1)
+		if quota != cairn.Unlimited {
+			opts = capped(1 << 20)
+		}
+		s := openStorage(t, tempPath(t), opts)
+		if err := s.Owner(hash).SetQuota(t.Context(), quota); err != nil {
+			t.Fatal(err)
+		}
+		client := newClient(t, clientConfig(s))
+		_, err := client.AddTorrent(mi)
+		mustBe(t, err, cairn.ErrTooLarge)
+		// There is room for it after all.
+		if err := s.Owner(hash).SetQuota(t.Context(), cairn.Unlimited); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Store().SetCapacity(t.Context(), 64<<10); err != nil {
+			t.Fatal(err)
+		}
+		openTorrent(t, s, info, hash)
+		if _, err := client.AddTorrent(mi); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -90,7 +90,7 @@ func scanStatus(stmt *sqlite.Stmt) Status {
 		SizeProven: stmt.GetInt64("proven") != 0,
 		Stored:     stmt.GetInt64("stored"),
 		Created:    time.Unix(0, stmt.GetInt64("created")),
-		LastUsed:   time.Unix(0, stmt.GetInt64("last_used")),
+		LastUsed:   time.Unix(0, usedAt(stmt.GetInt64("last_used"))),
 	}
 }
 

@@ -110,6 +110,22 @@ func (s *Store) setCapacity(ctx context.Context, capacity int64) error {
 	})
 }
 
+// EvictFirst tells that the piece, which is complete, will hardly be read again,
+// as what a player has played: when room is needed it goes before anything that
+// was used longer ago, until it is used again. Of several such pieces the one that
+// was used longest ago goes first. It is noted in memory, as a use is. A piece that
+// is absent or being written stays as it is.
+func (p *Piece) EvictFirst(ctx context.Context) error {
+	row, err := p.look(ctx)
+	if err != nil {
+		return fmt.Errorf("evict piece %q first: %w", p.key, err)
+	}
+	if row.State == Complete {
+		p.s.uses.evictFirst(row.id)
+	}
+	return nil
+}
+
 // limit changes a limit, in one transaction that evicts by all uses there were.
 func (s *Store) limit(ctx context.Context, change func(conn *sqlite.Conn) error) error {
 	if s.writer == nil {

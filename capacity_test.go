@@ -38,6 +38,46 @@ func mustHaveKeys(t testing.TB, s *cairn.Store, want ...string) {
 	}
 }
 
+func TestEvictFirst(t *testing.T) {
+	path := tempPath(t)
+	s := open(t, path, &cairn.Options{Capacity: 50_000})
+	ctx := t.Context()
+	for i := range 5 {
+		putPiece(t, s, fmt.Sprint(i), content(uint64(i), 10_000), nil)
+	}
+	for _, key := range []string{"4", "2", "3"} {
+		if err := must(s.OpenPiece(ctx, key)).EvictFirst(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustRead(t, must(s.OpenPiece(ctx, "2")), content(2, 10_000)) // it is used again
+	putPiece(t, s, "5", content(5, 10_000), nil)
+	mustHaveKeys(t, s, "0", "1", "2", "3", "5")
+	for info, err := range s.Pieces(ctx, nil) {
+		if age := time.Since(info.LastUsed); err != nil || age < 0 || age > time.Hour {
+			t.Errorf("%+v, %v", info, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path, nil)
+	putPiece(t, s, "6", content(6, 10_000), nil)
+	putPiece(t, s, "7", content(7, 10_000), nil)
+	mustHaveKeys(t, s, "1", "2", "5", "6", "7")
+	unfinished := openPiece(t, s, "8", 10_000, nil)
+	for range 2 { // absent, and being written
+		if err := unfinished.EvictFirst(ctx); err != nil {
+			t.Error(err)
+		}
+		writePiece(t, unfinished, content(8, 5_000), 0)
+	}
+	putPiece(t, s, "9", content(9, 10_000), nil)
+	mustHaveKeys(t, s, "5", "6", "7", "8", "9")
+	unfinished.Close()
+	mustBe(t, unfinished.EvictFirst(ctx), cairn.ErrClosed)
+}
+
 func TestCapacityEvictsLeastRecentlyUsed(t *testing.T) {
 	path := tempPath(t)
 	s := open(t, path, &cairn.Options{Capacity: 50_000})

@@ -46,10 +46,11 @@
 // # Capacity and owners
 //
 // [Store.SetCapacity] bounds the bytes that are kept. When more comes, what was
-// used longest ago goes, in the same commit; reads and writes are uses. Never
-// evicted is what a temp tag, an open reader or a [Pin] protects; when that fills
-// the capacity, writes are [ErrFull]. What is larger than the capacity is
-// [ErrTooLarge] before anything is written. [Store.Events] tells what is gone.
+// used longest ago goes, in the same commit; reads and writes are uses. What will
+// not be read again can go before that ([Piece.EvictFirst]). Never evicted is what
+// a temp tag, an open reader or a [Pin] protects; when that fills the capacity,
+// writes are [ErrFull]. What is larger than the capacity is [ErrTooLarge] before
+// anything is written. [Store.Events] tells what is gone.
 //
 // An [Owner], such as a torrent, has pieces and blobs, and may have a quota of its
 // own. What several owners have is stored once. [Owner.Delete] drops an owner

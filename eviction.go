@@ -146,7 +146,7 @@ func (k *keeper) writeUses(conn *sqlite.Conn) error {
 		k.flushed = noted
 	} else {
 		for id, at := range noted { // those of the run before stay to be written
-			k.flushed[id] = max(k.flushed[id], at)
+			k.flushed[id] = laterUse(k.flushed[id], at)
 		}
 	}
 	if len(k.flushed) == 0 {
@@ -307,6 +307,36 @@ func (u *uses) read(id int64) (many bool) {
 	return len(u.reads)%manyUses == 0
 }
 
+// evictFirst notes that a blob is the first to go when room is needed, until it
+// is used again.
+func (u *uses) evictFirst(id int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.reads == nil {
+		u.reads = make(map[int64]int64)
+	}
+	u.reads[id] = u.tick() - evictFirstAge
+}
+
+// evictFirstAge is taken from the time of the last use of what is evicted first:
+// it makes that negative, and so earlier than all others, in the same order.
+const evictFirstAge = 1 << 62
+
+// usedAt returns the time of a use, whether or not the blob is evicted first.
+func usedAt(use int64) int64 {
+	if use < 0 {
+		return use + evictFirstAge
+	}
+	return use
+}
+
+func laterUse(a, b int64) int64 {
+	if usedAt(a) > usedAt(b) {
+		return a
+	}
+	return b
+}
+
 // manyUses are written even if there is nothing else to write.
 const manyUses = 8192
 
@@ -354,7 +384,7 @@ func (u *uses) mergeWrites() {
 		u.reads = make(map[int64]int64)
 	}
 	for id, at := range u.writes {
-		u.reads[id] = max(u.reads[id], at)
+		u.reads[id] = laterUse(u.reads[id], at)
 	}
 	u.writes = nil
 }

@@ -336,6 +336,21 @@ func (m *pieceModel) compareRead(key string, p io.ReaderAt, b *modelBlob, buf []
 	}
 }
 
+// evictFirst makes a use of a complete piece one before all others.
+func (m *pieceModel) evictFirst() {
+	key, _, p, _ := m.handle()
+	if p == nil {
+		return
+	}
+	if err := p.EvictFirst(m.t.Context()); err != nil {
+		m.t.Errorf("evict %q first: %v", key, err)
+	}
+	if k := m.keys[key]; k != nil && k.blob.state == cairn.Complete {
+		k.blob.used = m.tick() - 1<<40
+	}
+	m.log = append(m.log, fmt.Sprintf("evict %q first", key))
+}
+
 func (m *pieceModel) readBlob() {
 	i := m.rnd.IntN(len(m.contents))
 	b := m.byHash(hashOf(m.contents[i]))

@@ -86,7 +86,7 @@ func scanPieceInfo(stmt *sqlite.Stmt) PieceInfo {
 		Size:     stmt.GetInt64("size"),
 		State:    State(stmt.GetInt64("state")),
 		Stored:   stmt.GetInt64("stored"),
-		LastUsed: time.Unix(0, stmt.GetInt64("last_used")),
+		LastUsed: time.Unix(0, usedAt(stmt.GetInt64("last_used"))),
 	}
 	if info.State == Complete {
 		stmt.GetBytes("hash", info.Hash[:])

@@ -1,1 +1,1 @@
-update "blob" set "last_used" = max("last_used", :now) where "id" = :id;
+update "blob" set "last_used" = case when :now < 0 then :now else max("last_used", :now) end where "id" = :id;

@@ -30,10 +30,10 @@ func TestNoRoomForAnother(t *testing.T) {
 	waiting := make(waits, 1)
 	s := cairntorrent.New(store, &cairntorrent.Options{Buffer: size, Logger: slog.New(waiting)})
 	info := infoOfSize(pieces*size, size)
+	full, other := openTorrent(t, s, info, infoHash("a")), openTorrent(t, s, info, infoHash("b"))
 	if err := s.Owner(infoHash("a")).SetQuota(t.Context(), 1000); err != nil {
 		t.Fatal(err)
 	}
-	full, other := openTorrent(t, s, info, infoHash("a")), openTorrent(t, s, info, infoHash("b"))
 	var wg sync.WaitGroup
 	for i := range pieces {
 		wg.Go(func() {

@@ -31,7 +31,7 @@ func TestDiskFull(t *testing.T) {
 	tor := addTorrent(t, client, mi)
 	tor.DownloadAll()
 	leave(t, dir, 3<<20)
-	connect(t, tor, address(seed(t, mi, data)))
+	connect(tor, address(seed(t, mi, data)))
 	wait(t, "until the disk is full", waiting)
 	if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
 		t.Fatal(err)

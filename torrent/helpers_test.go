@@ -134,7 +134,8 @@ func clientConfig(s storage.ClientImpl) *torrent.ClientConfig {
 	config.NoDefaultPortForwarding = true
 	config.DisableAcceptRateLimiting = true
 	config.Seed = true
-	config.DropMutuallyCompletePeers = false // they may come to lose something
+	config.DropMutuallyCompletePeers = false         // they may come to lose something
+	config.KeepAliveTimeout = 200 * time.Millisecond // as the package comment recommends
 	config.DefaultStorage = s
 	config.Logger = log.Default.FilterLevel(log.Disabled)
 	config.Slogger = slog.New(slog.DiscardHandler)
@@ -209,31 +210,13 @@ func wait(t testing.TB, what string, done <-chan struct{}) {
 	}
 }
 
-// connect tells a torrent of its peers. Whatever the storage, two clients can
-// come to rest with requests that neither answers nor repeats; as in a swarm,
-// where peers come and go, they meet anew then.
-func connect(t testing.TB, tor *torrent.Torrent, addresses ...string) {
+// connect tells a torrent of its peers.
+func connect(tor *torrent.Torrent, addresses ...string) {
 	var peers []torrent.PeerInfo
 	for _, address := range addresses {
 		peers = append(peers, torrent.PeerInfo{Addr: stringAddr(address), Trusted: true})
 	}
 	tor.AddPeers(peers)
-	go func() {
-		for before := int64(-1); ; {
-			select {
-			case <-time.After(3 * time.Second):
-			case <-t.Context().Done():
-				return
-			}
-			stats := tor.Stats()
-			now := stats.BytesReadUsefulData.Int64()
-			if now == before {
-				tor.SetMaxEstablishedConns(tor.SetMaxEstablishedConns(0))
-				tor.AddPeers(peers)
-			}
-			before = now
-		}
-	}()
 }
 
 // stringAddr is the address of a peer.
@@ -251,7 +234,7 @@ func download(t testing.TB, from, to *torrent.Client, mi *metainfo.MetaInfo) *to
 	t.Helper()
 	tor := addTorrent(t, to, mi)
 	tor.DownloadAll()
-	connect(t, tor, address(from))
+	connect(tor, address(from))
 	wait(t, "the download", tor.Complete().On())
 	return tor
 }

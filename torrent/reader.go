@@ -20,6 +20,7 @@ type reader struct {
 	// mu is held during each read, and so keeps the pin.
 	mu     sync.Mutex
 	pinned *cairn.PieceReader // nil before the first read, and when it has yielded
+	passed int64              // bytes that have been read in order from the piece's start
 	closed bool
 }
 
@@ -45,7 +46,27 @@ func (r *reader) ReadAt(b []byte, off int64) (int, error) {
 	if err != nil && err != io.EOF {
 		r.unpin() // what is to be fetched again must not be held
 	}
+	r.pass(off, n)
 	return n, r.p.readError(err)
+}
+
+// pass notes what has been read. A client that streams fetches as far ahead as the
+// capacity allows, and reads that long after. So what it needs next has been used
+// longest ago, and would be evicted for what it needs last, and fetched again. A
+// piece that has been read through goes first instead. The caller holds mu.
+func (r *reader) pass(off int64, n int) {
+	if off > r.passed {
+		return
+	}
+	r.passed = max(r.passed, off+int64(n))
+	if r.passed < r.p.length() {
+		return
+	}
+	r.passed = 0
+	r.unpin()
+	if h, err := r.p.handle(); err == nil {
+		h.EvictFirst(r.p.t.ctx) // if that fails, it goes in the order of use
+	}
 }
 
 // pin opens the piece if it is not. The caller holds mu.

@@ -30,8 +30,9 @@ type Options struct {
 	// torrents together. Default (0): 32 MiB. If negative, each block goes to
 	// the store when it comes.
 	Buffer int64
-	// Logger is told about each wait for room, and about damaged pieces that
-	// are fetched again. Default: nothing is logged.
+	// Logger is told about each wait for room, about torrents of which no piece
+	// fits, and about damaged pieces that are fetched again. Default: nothing is
+	// logged.
 	Logger *slog.Logger
 }
 
@@ -145,6 +146,9 @@ func (s *Storage) Owner(infoHash metainfo.Hash) *cairn.Owner {
 // be listed opens all the same, as the client cannot do without, and each
 // [storage.Completion] tells the error.
 //
+// It is [cairn.ErrTooLarge] if the capacity or the quota is below the length of
+// a piece: the client would never ask for anything, and say nothing.
+//
 // A client learns whether the space is limited when it opens a torrent, and
 // must not be told otherwise later. A capacity or a quota may change at any
 // time, but one that is set where there was none is unknown to the client for
@@ -152,6 +156,12 @@ func (s *Storage) Owner(infoHash metainfo.Hash) *cairn.Owner {
 func (s *Storage) OpenTorrent(ctx context.Context, info *metainfo.Info, infoHash metainfo.Hash) (storage.TorrentImpl, error) {
 	t := newTorrent(s, info, infoHash.HexString())
 	capacity := s.capacityOf(ctx, t)
+	if err := admits(capacity, info.PieceLength); err != nil {
+		t.cancel()
+		err = fmt.Errorf("open torrent %s: %w", t.owner, err)
+		s.log.Error("a torrent does not fit", "err", err)
+		return storage.TorrentImpl{}, err
+	}
 	s.mu.Lock()
 	if s.closed {
 		t.cancel()
@@ -179,6 +189,19 @@ func (s *Storage) capacityOf(ctx context.Context, t *torrent) storage.TorrentCap
 		return nil
 	}
 	return s.capacity
+}
+
+// admits returns ErrTooLarge if no piece fits a capacity. It is the length that
+// pieces usually have which the client compares, too, even if there is but one,
+// and that is shorter.
+func admits(capacity storage.TorrentCapacity, pieceLength int64) error {
+	if capacity == nil {
+		return nil
+	}
+	if limit, _ := (*capacity)(); limit < pieceLength {
+		return fmt.Errorf("%w: pieces of %d bytes, the capacity or the quota is %d", cairn.ErrTooLarge, pieceLength, limit)
+	}
+	return nil
 }
 
 // RemoveTorrent deletes, in one commit, all that only this torrent has. What

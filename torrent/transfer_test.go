@@ -77,7 +77,7 @@ func TestTransferBounded(t *testing.T) {
 			}
 			client := newClient(t, clientConfig(s))
 			tor := addTorrent(t, client, mi)
-			connect(t, tor, address(from))
+			connect(tor, address(from))
 			r := tor.NewReader()
 			defer r.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -123,7 +123,7 @@ func TestReadersOfSmallCapacity(t *testing.T) {
 	s := openStorage(t, tempPath(t), capped(4*pieceLength))
 	client := newClient(t, clientConfig(s))
 	tor := addTorrent(t, client, mi)
-	connect(t, tor, address(seed(t, mi, data)))
+	connect(tor, address(seed(t, mi, data)))
 	var readers sync.WaitGroup
 	for i := range 2 {
 		readers.Go(func() {
@@ -196,7 +196,7 @@ func TestFullOfPins(t *testing.T) {
 	client := newClient(t, clientConfig(s))
 	tor := addTorrent(t, client, mi)
 	tor.DownloadAll()
-	connect(t, tor, address(seed(t, mi, data)))
+	connect(tor, address(seed(t, mi, data)))
 	wait(t, "until the capacity is full", waiting)
 	inTheWay.Release()
 	wait(t, "the rest", tor.Complete().On())

@@ -98,6 +98,7 @@ func startClient(s storage.ClientImpl) (*torrent.Client, error) {
 	config.NoDHT = true
 	config.DisableTrackers = true
 	config.NoDefaultPortForwarding = true
+	config.KeepAliveTimeout = time.Second // see the comment of package cairntorrent
 	config.Logger = alog.Default.FilterLevel(alog.Error)
 	return torrent.NewClient(config)
 }

@@ -146,6 +146,7 @@ func makeImage(t *testing.T, name string) {
 		add(t, s, b)
 	}
 	importRanges(t, s, imagePartial, imagePartialRanges)
+	makeImagePieces(t, s)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -111,7 +111,7 @@ CREATE VIEW "blobs" as
     case "state" when 1 then 'partial' else 'complete' end as "state",
     "stored",
     strftime('%Y-%m-%d %H:%M:%S', "created" / 1000000000, 'unixepoch') as "created",
-    strftime('%Y-%m-%d %H:%M:%S', "last_used" / 1000000000, 'unixepoch') as "last_used"
+    strftime('%Y-%m-%d %H:%M:%S', ("last_used" + ("last_used" < 0) * 4611686018427387904) / 1000000000, 'unixepoch') as "last_used"
   from "blob"
   where "hash" is not null
   order by "blob"."hash";
@@ -133,7 +133,7 @@ CREATE VIEW "pieces" as
     "stored",
     lower(hex("hash")) as "hash",
     cast("owner"."name" as text) as "owner",
-    strftime('%Y-%m-%d %H:%M:%S', "last_used" / 1000000000, 'unixepoch') as "last_used"
+    strftime('%Y-%m-%d %H:%M:%S', ("last_used" + ("last_used" < 0) * 4611686018427387904) / 1000000000, 'unixepoch') as "last_used"
   from "key"
   join "blob" on "blob"."id" = "key"."blob"
   left join "owner" on "owner"."id" = "key"."owner"

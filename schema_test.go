@@ -2,7 +2,9 @@ package cairn_test
 
 import (
 	"bytes"
+	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -119,8 +121,48 @@ func TestOldImages(t *testing.T) {
 		if version >= 2 {
 			checkImagePartial(t, s)
 		}
+		if version >= 3 {
+			checkImagePieces(t, s)
+		}
 		add(t, s, []byte("later"))
 		mustBeSound(t, s)
+	}
+}
+
+// imagePiece is in the images of version 3 and later: complete under one key, in
+// part under another one, of an owner with a quota, in a store with a capacity.
+var imagePiece = pattern(100_000)
+
+func makeImagePieces(t *testing.T, s *cairn.Store) {
+	t.Helper()
+	owner := s.Owner("owner")
+	if err := errors.Join(s.SetCapacity(t.Context(), 1<<30), owner.SetQuota(t.Context(), 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	opts := &cairn.PieceOptions{Owner: "owner"}
+	whole := openPiece(t, s, "whole", len(imagePiece), opts)
+	writePiece(t, whole, imagePiece, 0)
+	completePiece(t, whole, imagePiece)
+	part := openPiece(t, s, "part", len(imagePiece), opts)
+	writePiece(t, part, imagePiece[:40_000], 0)
+	writePiece(t, part, imagePiece[50_000:50_010], 50_000)
+}
+
+func checkImagePieces(t *testing.T, s *cairn.Store) {
+	t.Helper()
+	mustRead(t, openPiece(t, s, "whole", len(imagePiece), nil), imagePiece)
+	part := openPiece(t, s, "part", len(imagePiece), nil)
+	if written, err := part.Written(t.Context()); err != nil || fmt.Sprint(written) != "[{0 40000} {50000 50010}]" {
+		t.Errorf("%v, %v", written, err)
+	}
+	writePiece(t, part, imagePiece[30_000:], 30_000)
+	completePiece(t, part, imagePiece)
+	usage, err := s.Owner("owner").Usage(t.Context())
+	if err != nil || usage.Pieces != 2 || usage.Bytes != int64(len(imagePiece)) || usage.Quota != 1<<20 {
+		t.Errorf("%+v, %v", usage, err)
+	}
+	if c := s.Capacity(); c != 1<<30 {
+		t.Errorf("capacity %d", c)
 	}
 }
 

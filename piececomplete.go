@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
@@ -51,7 +52,7 @@ func (p *Piece) complete(ctx context.Context) (Hash, error) {
 		case row.State == Complete: // perhaps by a commit that is not durable yet
 			return row.hash, p.s.write(ctx, 0, func(*sqlite.Conn) error { return nil })
 		}
-		hash, err := p.completeBytes(ctx, row)
+		hash, err := p.completeBytes(ctx, row, nil)
 		if !errors.Is(err, errChanged) {
 			return hash, err
 		}
@@ -59,12 +60,80 @@ func (p *Piece) complete(ctx context.Context) (Hash, error) {
 	return Hash{}, fmt.Errorf("%w: %w", ErrConflict, errChanged)
 }
 
-// completeBytes makes a blob of the bytes that a key names, as long as it does.
-func (p *Piece) completeBytes(ctx context.Context, piece pieceRow) (Hash, error) {
+// CompleteBlocks is [Piece.WriteBlocks] and then [Piece.Complete]. If the blocks
+// are of whole chunk groups, and nobody else writes to the piece, it is one
+// commit: a crash leaves the piece complete, or as it was. If bytes are missing
+// even then, the blocks are written all the same.
+func (p *Piece) CompleteBlocks(ctx context.Context, blocks ...Block) (Hash, error) {
+	hash, err := p.completeWith(ctx, blocks)
+	var unwritten *UnwrittenError
+	if !errors.Is(err, errChanged) && !errors.As(err, &unwritten) {
+		if err != nil {
+			err = fmt.Errorf("complete piece %q: %w", p.key, err)
+		}
+		return hash, err
+	}
+	if err := p.WriteBlocks(blocks...); err != nil {
+		return Hash{}, err
+	}
+	return p.Complete(ctx)
+}
+
+// completeWith completes a piece with blocks that have not been written. It is
+// errChanged if that cannot be done at once.
+func (p *Piece) completeWith(ctx context.Context, blocks []Block) (Hash, error) {
+	if p.s.writer == nil {
+		return Hash{}, ErrReadOnly
+	}
+	row, err := p.look(ctx)
+	if err != nil {
+		return Hash{}, err
+	}
+	w, err := p.newWrite(blocks)
+	if err != nil {
+		return Hash{}, err
+	}
+	if row.id == 0 {
+		row = pieceRow{blobRow: blobRow{Status: Status{State: Partial, Size: p.size}}}
+	}
+	if len(w.blocks) == 0 || !w.isWhole(p.size) || row.State != Partial || row.Size != p.size {
+		return Hash{}, errChanged
+	}
+	return p.completeBytes(ctx, row, w)
+}
+
+// isWhole reports whether a write to a piece of a size is of whole groups.
+func (w *pieceWrite) isWhole(size int64) bool {
+	for _, b := range w.blocks {
+		if b.Off%bao.GroupSize != 0 || b.end()%bao.GroupSize != 0 && b.end() != size {
+			return false
+		}
+	}
+	return true
+}
+
+// completeBytes makes a blob of the bytes that a key names, as long as it does,
+// and of those of a write of whole groups, if any, which it makes.
+func (p *Piece) completeBytes(ctx context.Context, piece pieceRow, w *pieceWrite) (Hash, error) {
 	known := p.s.pieces.use(piece.id) // before what is there is looked at
 	defer p.s.pieces.done(piece.id)
-	c := completion{s: p.s, ctx: ctx, key: p.key, piece: piece, known: known}
+	c := completion{s: p.s, ctx: ctx, target: p.pieceTarget, piece: piece, known: known}
+	if w != nil {
+		c.fresh, c.bytes = wholePatches(w), w.cost()
+	}
 	return c.commit()
+}
+
+// wholePatches returns what a write of whole groups changes, each group once.
+func wholePatches(w *pieceWrite) []patch {
+	list := makePatches([]*pieceWrite{w})
+	last := list[:0]
+	for i, p := range list {
+		if i+1 == len(list) || list[i+1].group != p.group {
+			last = append(last, p)
+		}
+	}
+	return last
 }
 
 // eofReader has nothing.
@@ -74,15 +143,18 @@ func (eofReader) Read([]byte) (int, error) { return 0, io.EOF }
 
 // A completion is the making of a blob from a piece.
 type completion struct {
-	s     *Store
-	ctx   context.Context
-	key   string
-	piece pieceRow
-	known pieceCVs
+	s      *Store
+	ctx    context.Context
+	target pieceTarget
+	piece  pieceRow // with id 0 if all of it is fresh
+	known  pieceCVs
+	fresh  []patch // groups that are written in the same commit
+	bytes  int64   // of these
 
-	hash  Hash
-	tiles []tile
-	rest  []int64 // blobs to discard after the commit
+	hash   Hash
+	tiles  []tile
+	stored int64   // the piece's blob, or what it was before
+	rest   []int64 // blobs to discard after the commit
 	// damaged tells that a blob of the same content does not verify.
 	damaged bool
 }
@@ -97,10 +169,10 @@ func (c *completion) commit() (Hash, error) {
 	if err := c.lookForDamage(); err != nil {
 		return Hash{}, err
 	}
-	if err := c.s.replace(c.ctx, c.hash, int64(len(c.tiles))*pageSize, c.store); err != nil {
+	if err := c.s.replace(c.ctx, c.hash, c.bytes+int64(len(c.tiles))*pageSize, c.store); err != nil {
 		return Hash{}, err
 	}
-	c.s.pieces.forget(c.piece.id)
+	c.s.pieces.forget(c.stored)
 	c.s.discard(c.ctx, c.rest...)
 	c.s.dropLeftovers(c.ctx)
 	return c.hash, nil
@@ -140,9 +212,9 @@ func (c *completion) replace(conn *sqlite.Conn, blob blobRow) error {
 		}
 	}
 	stmt := prep(conn, "row_copy")
-	stmt.SetInt64(":from", rowID(c.piece.id, 0))
-	stmt.SetInt64(":last", rowID(c.piece.id+1, 0)-1)
-	stmt.SetInt64(":shift", rowID(blob.id, 0)-rowID(c.piece.id, 0))
+	stmt.SetInt64(":from", rowID(c.stored, 0))
+	stmt.SetInt64(":last", rowID(c.stored+1, 0)-1)
+	stmt.SetInt64(":shift", rowID(blob.id, 0)-rowID(c.stored, 0))
 	if err := exec(stmt); err != nil {
 		return err
 	}
@@ -175,17 +247,24 @@ func (c *completion) computeSegment(builder *bao.Builder, buf *[segmentSize]byte
 	end := min(first+segmentGroups, bao.Groups(size))
 	from, to := first*bao.GroupSize, min(end*bao.GroupSize, size)
 	read := false
+	var fresh []ByteRange
 	for group := first; group < end; group++ {
-		if _, ok := c.known.at(group); !ok {
+		if _, ok := c.freshCV(group); ok {
+			start := group * bao.GroupSize
+			fresh = append(fresh, ByteRange{start, start + int64(bao.GroupLen(size, group))})
+		} else if _, ok := c.known.at(group); !ok {
 			read = true
 		}
+	}
+	if read && len(fresh) > 0 {
+		return errChanged // what is fresh cannot be read
 	}
 	err := c.s.pool.read(c.ctx, func(conn *sqlite.Conn) error {
 		written, err := writtenBytes(conn, c.piece, from, to)
 		if err != nil {
 			return err
 		}
-		if missing := gaps(written, from, to); len(missing) > 0 {
+		if missing := gaps(mergeRanges(append(written, fresh...)), from, to); len(missing) > 0 {
 			return c.missing(conn)
 		}
 		if read {
@@ -197,7 +276,10 @@ func (c *completion) computeSegment(builder *bao.Builder, buf *[segmentSize]byte
 		return err
 	}
 	for group := first; group < end; group++ {
-		cv, ok := c.known.at(group)
+		cv, ok := c.freshCV(group)
+		if !ok {
+			cv, ok = c.known.at(group)
+		}
 		if !ok {
 			start := (group - first) * bao.GroupSize
 			cv = hashGroup(buf[start:start+int64(bao.GroupLen(size, group))], group, size <= bao.GroupSize)
@@ -209,10 +291,19 @@ func (c *completion) computeSegment(builder *bao.Builder, buf *[segmentSize]byte
 	return nil
 }
 
+// freshCV returns the CV of a group that is written in the same commit.
+func (c *completion) freshCV(group int64) (bao.CV, bool) {
+	i, ok := slices.BinarySearchFunc(c.fresh, group, func(p patch, group int64) int { return cmp.Compare(p.group, group) })
+	if !ok {
+		return bao.CV{}, false
+	}
+	return *c.fresh[i].cv, true
+}
+
 // missing returns an error that names all that is missing, or errChanged if the
 // piece has become another one.
 func (c *completion) missing(conn *sqlite.Conn) error {
-	now, err := findPiece(conn, c.key)
+	now, err := findPiece(conn, c.target.key)
 	if err != nil {
 		return err
 	}
@@ -223,18 +314,15 @@ func (c *completion) missing(conn *sqlite.Conn) error {
 	if err != nil {
 		return err
 	}
-	return &UnwrittenError{Key: c.key, Ranges: gaps(written, 0, now.Size)}
+	return &UnwrittenError{Key: c.target.key, Ranges: gaps(written, 0, now.Size)}
 }
 
 // store makes the piece a blob, in the transaction. The writer calls it.
 func (c *completion) store(conn *sqlite.Conn) error {
 	c.rest = nil
-	now, err := findPiece(conn, c.key)
+	now, err := c.write(conn)
 	if err != nil {
 		return err
-	}
-	if now.id != c.piece.id || now.State != Partial || now.Size != c.piece.Size || !c.s.pieces.isAt(now.id, c.known.revision, c.s.keeper.mark) {
-		return errChanged
 	}
 	blob, err := findBlob(conn, c.hash)
 	if err != nil {
@@ -267,6 +355,27 @@ func (c *completion) store(conn *sqlite.Conn) error {
 	return insertTiles(conn, now.id, c.tiles)
 }
 
+// write writes what is fresh to the piece, which must be as it was when it was
+// looked at, and returns it.
+func (c *completion) write(conn *sqlite.Conn) (pieceRow, error) {
+	now, err := findPiece(conn, c.target.key)
+	if err != nil {
+		return pieceRow{}, err
+	}
+	changed := now.id != c.piece.id
+	if now.id != 0 && !changed {
+		changed = now.State != Partial || now.Size != c.piece.Size || !c.s.pieces.isAt(now.id, c.known.revision, c.s.keeper.mark)
+	}
+	if changed {
+		return pieceRow{}, errChanged
+	}
+	if len(c.fresh) > 0 {
+		now, err = c.s.writePatches(conn, c.target, c.piece.Size, c.fresh)
+	}
+	c.stored = now.id
+	return now, err
+}
+
 // repoint has the key name a blob that is there already, in place of the bytes
 // that were written.
 func (c *completion) repoint(conn *sqlite.Conn, blob blobRow) error {
@@ -275,7 +384,7 @@ func (c *completion) repoint(conn *sqlite.Conn, blob blobRow) error {
 			return err
 		}
 	}
-	if err := c.s.pointKey(conn, c.key, blob.id); err != nil {
+	if err := c.s.pointKey(conn, c.target.key, blob.id); err != nil {
 		return err
 	}
 	stmt := prep(conn, "blob_touch")
@@ -285,9 +394,9 @@ func (c *completion) repoint(conn *sqlite.Conn, blob blobRow) error {
 		return err
 	}
 	if bao.Groups(c.piece.Size) <= dropGroups {
-		return removeBlob(conn, c.piece.id)
+		return removeBlob(conn, c.stored)
 	}
-	c.rest = append(c.rest, c.piece.id)
+	c.rest = append(c.rest, c.stored)
 	return nil
 }
 
@@ -301,24 +410,30 @@ func (s *Store) pointKey(conn *sqlite.Conn, key string, blob int64) error {
 
 // Incomplete takes the completion back: the piece is one that is being written
 // again, with all its bytes. Others who have the same content keep it. Of a piece
-// that is absent or not complete there is nothing to take back. Errors:
-// [ErrFull], [ErrReadOnly], [ErrClosed].
+// that is absent or not complete there is nothing to take back. It is as durable as
+// a write. Errors: [ErrFull], [ErrReadOnly], [ErrClosed].
 func (p *Piece) Incomplete(ctx context.Context) error {
 	err := p.usable()
 	if err == nil {
-		err = p.s.write(ctx, 0, func(conn *sqlite.Conn) error {
-			piece, err := findPiece(conn, p.key)
-			if err != nil || piece.State != Complete {
-				return err
-			}
-			_, err = p.s.reopenPiece(conn, p.key, piece)
-			return err
-		})
+		if p.relaxed {
+			err = p.s.writeLazy(ctx, p.reopen)
+		} else {
+			err = p.s.write(ctx, 0, p.reopen)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("mark piece %q incomplete: %w", p.key, err)
 	}
 	return nil
+}
+
+func (p *Piece) reopen(conn *sqlite.Conn) error {
+	piece, err := findPiece(conn, p.key)
+	if err != nil || piece.State != Complete {
+		return err
+	}
+	_, err = p.s.reopenPiece(conn, p.key, piece)
+	return err
 }
 
 // reopenPiece makes a complete piece one that is being written. What nobody else
@@ -420,86 +535,4 @@ func markRows(conn *sqlite.Conn, piece pieceRow) (stored int64, err error) {
 		}
 	}
 	return stored, a.flush()
-}
-
-// PutPiece stores all that r has, to its end, as a complete piece under a key, in
-// one commit with it, in place of what the key names now. If size is not negative
-// r must have exactly so many bytes, or nothing happens: fewer are
-// [io.ErrUnexpectedEOF], more [ErrMismatch]. opts.Durability means nothing here.
-// Other errors are those of [Store.Add] and [Store.Piece].
-func (s *Store) PutPiece(ctx context.Context, key string, r io.Reader, size int64, opts *PieceOptions) (Hash, error) {
-	target := s.newPiece(ctx, key, size, opts).pieceTarget
-	err := validName("key", key)
-	if err == nil && target.owner != "" {
-		err = validName("owner", target.owner)
-	}
-	if err == nil && size >= 0 {
-		r = &exactReader{r: r, left: size}
-		err = s.capacity.admits(size)
-	}
-	var hash Hash
-	if err == nil {
-		hash, err = s.putPiece(ctx, target, r)
-	}
-	if err != nil {
-		return Hash{}, fmt.Errorf("put piece %q: %w", key, err)
-	}
-	return hash, nil
-}
-
-func (s *Store) putPiece(ctx context.Context, target pieceTarget, r io.Reader) (Hash, error) {
-	var t taken // what the key named before
-	tag, err := s.add(ctx, r, nil, func(conn *sqlite.Conn, blob blobRow) (err error) {
-		t, err = s.take(conn, func(conn *sqlite.Conn) error { return s.putKey(conn, target, blob) })
-		return err
-	})
-	if err != nil {
-		return Hash{}, err
-	}
-	defer tag.Release()
-	s.discard(ctx, t.rest...)
-	return tag.Hash(), nil
-}
-
-// putKey has a key name a blob.
-func (s *Store) putKey(conn *sqlite.Conn, target pieceTarget, blob blobRow) error {
-	old, err := findPiece(conn, target.key)
-	if err != nil || old.id == blob.id {
-		return err
-	}
-	if old.id != 0 {
-		if err = admitsOwner(conn, old.owner, blob.Size); err == nil {
-			err = s.pointKey(conn, target.key, blob.id)
-		}
-	} else {
-		var owner int64
-		if owner, err = s.pieceOwner(conn, target.owner, blob.Size); err == nil {
-			err = insertKey(conn, target.key, blob.id, owner)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if now, err := findPiece(conn, target.key); err != nil || now.id != blob.id {
-		return cmp.Or(err, errCrowded) // it was its own victim
-	}
-	return nil
-}
-
-// An exactReader reads exactly a number of bytes.
-type exactReader struct {
-	r    io.Reader
-	left int64
-}
-
-func (e *exactReader) Read(b []byte) (int, error) {
-	n, err := e.r.Read(b)
-	e.left -= int64(n)
-	switch {
-	case e.left < 0:
-		return n, fmt.Errorf("%w: %d bytes more than stated", ErrMismatch, -e.left)
-	case err == io.EOF && e.left > 0:
-		return n, io.ErrUnexpectedEOF
-	}
-	return n, err
 }

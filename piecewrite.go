@@ -86,28 +86,34 @@ func (p *Piece) writeBlocks(blocks []Block) error {
 	if p.s.writer == nil {
 		return ErrReadOnly
 	}
+	w, err := p.newWrite(blocks)
+	if err != nil || len(w.blocks) == 0 {
+		return err
+	}
+	return p.s.writePiece(p.ctx, p.pieceTarget, w)
+}
+
+// newWrite returns the write of blocks, without those that are empty.
+func (p *Piece) newWrite(blocks []Block) (*pieceWrite, error) {
 	w := &pieceWrite{blocks: make([]Block, 0, len(blocks)), cvs: make([][]bao.CV, 0, len(blocks))}
 	for _, b := range blocks {
 		if b.Off < 0 {
-			return errNegativeOffset
+			return nil, errNegativeOffset
 		}
 		if b.Off > p.size || int64(len(b.Data)) > p.size-b.Off {
-			return fmt.Errorf("%w: bytes %d..%d of %d", ErrTooLarge, b.Off, b.end(), p.size)
+			return nil, fmt.Errorf("%w: bytes %d..%d of %d", ErrTooLarge, b.Off, b.end(), p.size)
 		}
 		if len(b.Data) > 0 {
 			w.blocks = append(w.blocks, b)
 		}
 	}
 	if err := p.s.capacity.admits(p.size); err != nil {
-		return err
-	}
-	if len(w.blocks) == 0 {
-		return nil
+		return nil, err
 	}
 	for _, b := range w.blocks {
 		w.cvs = append(w.cvs, groupCVs(b.Data, b.Off, p.size))
 	}
-	return p.s.writePiece(p.ctx, p.pieceTarget, w)
+	return w, nil
 }
 
 // writeGrowing writes to a piece that becomes as large as is needed.
@@ -272,20 +278,27 @@ func (j *joint) run(conn *sqlite.Conn) error {
 	if len(j.writes) == 0 {
 		return nil
 	}
-	piece, err := j.s.openForWriting(conn, j.target, j.end())
-	if err != nil {
-		return err
-	}
+	piece, err := j.s.writePatches(conn, j.target, j.end(), j.patches)
 	j.blob = piece.id
-	j.s.pieces.changed(piece.id, piece.Size, j.s.keeper.mark)
+	return err
+}
+
+// writePatches makes changes to a piece, which is one that is being written then.
+// The writer calls it.
+func (s *Store) writePatches(conn *sqlite.Conn, target pieceTarget, end int64, patches []patch) (pieceRow, error) {
+	piece, err := s.openForWriting(conn, target, end)
+	if err != nil {
+		return pieceRow{}, err
+	}
+	s.pieces.changed(piece.id, piece.Size, s.keeper.mark)
 	a := pieceApplier{conn: conn, piece: piece}
-	if err := a.apply(j.patches); err != nil {
-		return err
+	if err := a.apply(patches); err != nil {
+		return pieceRow{}, err
 	}
-	if err := j.s.account(conn, piece.id, a.stored); err != nil {
-		return err
+	if err := s.account(conn, piece.id, a.stored); err != nil {
+		return pieceRow{}, err
 	}
-	return j.s.survived(conn, piece.id)
+	return piece, s.survived(conn, piece.id)
 }
 
 // end returns the end of what is written.

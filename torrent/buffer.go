@@ -159,6 +159,27 @@ func (bs *buffers) flush(p *piece) error {
 	return bs.store(buf, p.store)
 }
 
+// complete completes a piece with the blocks that wait, in one commit unless they
+// are many.
+func (bs *buffers) complete(p *piece) error {
+	buf := bs.find(p)
+	if buf == nil {
+		return p.complete(nil)
+	}
+	buf.mu.Lock()
+	defer buf.mu.Unlock()
+	if buf.gone {
+		return p.complete(nil)
+	}
+	left := len(buf.blocks)
+	return bs.store(buf, func(blocks []cairn.Block) error {
+		if left -= len(blocks); left > 0 {
+			return p.store(blocks)
+		}
+		return p.complete(blocks)
+	})
+}
+
 // tryFlush stores the blocks of a buffer on behalf of nobody, if nobody else is
 // about to, and without waiting for room. It reports whether it could. Blocks
 // that can never be stored are dropped: that shows when their piece is read or

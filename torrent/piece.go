@@ -85,13 +85,13 @@ func (p *piece) store(blocks []cairn.Block) error {
 // the client takes the piece for complete whatever is returned. If bytes of it
 // have been evicted since they were hashed, it is [cairn.ErrMissing] or
 // [cairn.ErrNotFound]; reading it then makes the client fetch it again.
-func (p *piece) MarkComplete() error {
-	if err := p.t.s.buffers.flush(p); err != nil {
-		return err
-	}
+func (p *piece) MarkComplete() error { return p.t.s.buffers.complete(p) }
+
+// complete completes the piece with blocks that are not in the store yet, if any.
+func (p *piece) complete(blocks []cairn.Block) error {
 	for w := newWait(p, "complete"); ; {
 		err := p.change(func(h *cairn.Piece) error {
-			_, err := h.Complete(p.t.ctx)
+			_, err := h.CompleteBlocks(p.t.ctx, blocks...)
 			return err
 		})
 		if err == nil {
@@ -103,12 +103,10 @@ func (p *piece) MarkComplete() error {
 	}
 }
 
-// MarkNotComplete implements [storage.PieceImpl]. The bytes stay. It waits for
+// MarkNotComplete implements [storage.PieceImpl]. The bytes stay, and so do blocks
+// that wait. It waits for
 // room, too: otherwise the piece would be taken for complete after a restart.
 func (p *piece) MarkNotComplete() error {
-	if err := p.t.s.buffers.flush(p); err != nil {
-		return err
-	}
 	for w := newWait(p, "reopen"); ; {
 		err := p.change(func(h *cairn.Piece) error { return h.Incomplete(p.t.ctx) })
 		if err == nil || isAbsent(err) {

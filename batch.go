@@ -93,7 +93,7 @@ func newWriter(conn *sqlite.Conn, p *pool, k *keeper, db *dbFile, durability Dur
 	w.syncIdle <- syncResult{}
 	if !p.loc.memory {
 		var err error
-		if w.ckpt, err = newCheckpointer(p, log); err != nil {
+		if w.ckpt, err = newCheckpointer(p, db, log); err != nil {
 			return nil, err
 		}
 		if w.wal, err = openWAL(p.loc); err != nil {

@@ -14,10 +14,13 @@ import (
 
 const (
 	// checkpointBytes of new WAL start a checkpoint beside the writer.
-	checkpointBytes = 16 << 20
+	checkpointBytes = 8 << 20
 	// walLimit of WAL make the writer wait until the checkpoint has caught up
 	// and the WAL can start again from its beginning.
 	walLimit = 64 << 20
+	// walTarget of it are enough when a checkpoint has just ended: then little
+	// is left to be moved, and to be waited for.
+	walTarget = walLimit / 4 * 3
 	// checkpointPatience is how long a catching-up checkpoint waits for
 	// readers. One that stays longer, in another process, lets the WAL grow.
 	checkpointPatience = 100 * time.Millisecond
@@ -31,6 +34,7 @@ const (
 type checkpointer struct {
 	conn  *sqlite.Conn // used by loop; by the writer while that is waiting
 	pool  *pool
+	db    *dbFile
 	log   *slog.Logger
 	kick  chan checkpointMode
 	reply chan walState
@@ -64,9 +68,10 @@ type walState struct {
 	done  bool
 }
 
-func newCheckpointer(p *pool, log *slog.Logger) (*checkpointer, error) {
+func newCheckpointer(p *pool, db *dbFile, log *slog.Logger) (*checkpointer, error) {
 	c := &checkpointer{
 		pool:  p,
+		db:    db,
 		log:   log,
 		kick:  make(chan checkpointMode, 1),
 		reply: make(chan walState, 1),
@@ -106,6 +111,9 @@ func (c *checkpointer) loop() {
 		state := c.checkpoint(mode)
 		c.pool.keepSnapshots()
 		c.reply <- state
+		if mode == passive {
+			startWriteback(c.db.f) // while nobody waits
+		}
 	}
 }
 
@@ -135,6 +143,9 @@ func (c *checkpointer) wrote(bytes int64, requests int) {
 		select {
 		case state := <-c.reply:
 			c.took(state)
+			if c.estimate >= walTarget {
+				c.catchUp()
+			}
 		default:
 		}
 	}

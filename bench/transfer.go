@@ -102,6 +102,7 @@ func clientConfig(s storage.ClientImpl) *torrent.ClientConfig {
 	cfg := torrent.NewDefaultClientConfig()
 	cfg.DefaultStorage = s
 	cfg.ListenHost = torrent.LoopbackListenHost
+	cfg.KeepAliveTimeout = time.Second // see the documentation of Cairn's package torrent
 	cfg.ListenPort = 0
 	cfg.Seed = true
 	cfg.NoDHT = true

@@ -26,6 +26,10 @@ const (
 	maxBlocks = 256
 	// bufferAge is how long blocks wait at most.
 	bufferAge = 2 * time.Second
+	// behindSize is from which size on a piece that is whole goes to the store
+	// while it is being hashed. The blocks of smaller ones are stored in the
+	// commit that completes them.
+	behindSize = 512 << 10
 )
 
 // buffers keep the blocks of all torrents of a Storage.
@@ -45,11 +49,14 @@ type pieceID struct {
 	index int
 }
 
-// A buffer has the blocks of one piece that are not in the store.
+// A buffer has the blocks of one piece that may not be in the store.
 type buffer struct {
-	bytes atomic.Int64
+	bytes  atomic.Int64
+	stored atomic.Bool // all of them are in the store; set under both locks
 
-	mu     sync.Mutex       // held while blocks come, and while they go to the store
+	storing sync.Mutex // held while blocks go to the store; before mu
+
+	mu     sync.RWMutex     // held for reading while blocks are used, and for writing while they come and go
 	p      *piece           // through which they go
 	blocks map[int64][]byte // by offset; each of its own blockSize array
 	since  time.Time
@@ -70,6 +77,7 @@ func (bs *buffers) put(p *piece, b []byte, off int64) {
 	buf := bs.lock(p)
 	defer buf.mu.Unlock()
 	buf.p = p
+	buf.stored.Store(false)
 	for len(b) > 0 {
 		n := min(blockSize, len(b))
 		block, ok := buf.blocks[off]
@@ -81,6 +89,9 @@ func (bs *buffers) put(p *piece, b []byte, off int64) {
 		}
 		copy(block, b[:n])
 		b, off = b[n:], off+int64(n)
+	}
+	if length := p.length(); length >= behindSize && buf.bytes.Load() == length {
+		go bs.writeBehind(buf)
 	}
 }
 
@@ -117,8 +128,8 @@ func (bs *buffers) find(p *piece) *buffer {
 
 // read fills b if the buffer has all of it.
 func (buf *buffer) read(b []byte, off int64) bool {
-	buf.mu.Lock()
-	defer buf.mu.Unlock()
+	buf.mu.RLock()
+	defer buf.mu.RUnlock()
 	for len(b) > 0 {
 		start := off - off%blockSize
 		block := buf.blocks[start]
@@ -133,8 +144,8 @@ func (buf *buffer) read(b []byte, off int64) bool {
 
 // writeTo writes the piece to w, if the buffer has the whole of it.
 func (buf *buffer) writeTo(w io.Writer, length int64) (n int64, whole bool, err error) {
-	buf.mu.Lock()
-	defer buf.mu.Unlock()
+	buf.mu.RLock()
+	defer buf.mu.RUnlock()
 	if buf.gone || buf.bytes.Load() < length {
 		return 0, false, nil
 	}
@@ -154,9 +165,9 @@ func (bs *buffers) flush(p *piece) error {
 	if buf == nil {
 		return nil
 	}
-	buf.mu.Lock()
-	defer buf.mu.Unlock()
-	return bs.store(buf, p.store)
+	buf.storing.Lock()
+	defer buf.storing.Unlock()
+	return bs.settle(buf, buf.store(p.store))
 }
 
 // complete completes a piece with the blocks that wait, in one commit unless they
@@ -166,18 +177,29 @@ func (bs *buffers) complete(p *piece) error {
 	if buf == nil {
 		return p.complete(nil)
 	}
-	buf.mu.Lock()
-	defer buf.mu.Unlock()
-	if buf.gone {
-		return p.complete(nil)
-	}
-	left := len(buf.blocks)
-	return bs.store(buf, func(blocks []cairn.Block) error {
-		if left -= len(blocks); left > 0 {
+	buf.storing.Lock()
+	defer buf.storing.Unlock()
+	completed := false
+	err := buf.store(func(blocks []cairn.Block) error {
+		if last := blocks[len(blocks)-1]; last.Off+int64(len(last.Data)) < buf.end() {
 			return p.store(blocks)
 		}
+		completed = true
 		return p.complete(blocks)
 	})
+	if err == nil && !completed { // the blocks were stored before
+		err = p.complete(nil)
+	}
+	return bs.settle(buf, err)
+}
+
+// writeBehind stores the blocks of a whole piece, which stay for whoever hashes
+// it. If it cannot, they are stored later.
+func (bs *buffers) writeBehind(buf *buffer) {
+	if buf.storing.TryLock() {
+		defer buf.storing.Unlock()
+		buf.store(buf.tryStore)
+	}
 }
 
 // tryFlush stores the blocks of a buffer on behalf of nobody, if nobody else is
@@ -185,22 +207,34 @@ func (bs *buffers) complete(p *piece) error {
 // that can never be stored are dropped: that shows when their piece is read or
 // marked.
 func (bs *buffers) tryFlush(buf *buffer) bool {
-	if !buf.mu.TryLock() {
+	if !buf.storing.TryLock() {
 		return false
 	}
-	defer buf.mu.Unlock()
-	err := bs.store(buf, buf.p.tryStore)
+	defer buf.storing.Unlock()
+	err := bs.settle(buf, buf.store(buf.tryStore))
 	if err != nil && !passes(err) {
 		bs.log.Error("blocks are lost, and fetched again", "err", err)
 	}
 	return err == nil
 }
 
-// store hands the blocks of a buffer, whose lock the caller holds, to a function
-// that stores them. They stay if what that failed of can pass, else they are
-// dropped.
-func (bs *buffers) store(buf *buffer, write func(blocks []cairn.Block) error) error {
-	if buf.gone {
+// tryStore stores blocks without waiting for room.
+func (buf *buffer) tryStore(blocks []cairn.Block) error { return buf.p.tryStore(blocks) }
+
+// end returns where the last block ends.
+func (buf *buffer) end() (end int64) {
+	for off, data := range buf.blocks {
+		end = max(end, off+int64(len(data)))
+	}
+	return end
+}
+
+// store hands the blocks to a function that stores them, if they are not stored.
+// The caller holds the lock storing.
+func (buf *buffer) store(write func(blocks []cairn.Block) error) error {
+	buf.mu.RLock()
+	defer buf.mu.RUnlock()
+	if buf.gone || buf.stored.Load() {
 		return nil
 	}
 	blocks := make([]cairn.Block, 0, len(buf.blocks))
@@ -210,17 +244,26 @@ func (bs *buffers) store(buf *buffer, write func(blocks []cairn.Block) error) er
 	slices.SortFunc(blocks, func(x, y cairn.Block) int { return cmp.Compare(x.Off, y.Off) })
 	for some := range slices.Chunk(blocks, maxBlocks) {
 		if err := write(some); err != nil {
-			if !passes(err) {
-				bs.empty(buf)
-			}
 			return err
 		}
 	}
-	bs.empty(buf)
+	buf.stored.Store(true)
 	return nil
 }
 
-// empty forgets a buffer, whose lock the caller holds.
+// settle forgets a buffer that has been stored, unless further blocks have come.
+// If that failed with err, which it returns, and of what cannot pass, the blocks
+// are dropped.
+func (bs *buffers) settle(buf *buffer, err error) error {
+	buf.mu.Lock()
+	defer buf.mu.Unlock()
+	if !buf.gone && (buf.stored.Load() || err != nil && !passes(err)) {
+		bs.empty(buf)
+	}
+	return err
+}
+
+// empty forgets a buffer, whose lock the caller holds for writing.
 func (bs *buffers) empty(buf *buffer) {
 	bs.mu.Lock()
 	delete(bs.byPiece, buf.p.id())
@@ -288,28 +331,29 @@ func (bs *buffers) list(match func(pieceID) bool) (list []*buffer) {
 // open, as far as there is room for them, and forgets them.
 func (bs *buffers) flushTorrent(t *torrent) {
 	for _, buf := range bs.list(func(id pieceID) bool { return id.owner == t.owner }) {
-		buf.mu.Lock()
-		if !buf.gone {
-			err := bs.store(buf, t.pieces[buf.p.index].tryStore)
-			if err != nil {
-				bs.log.Error("blocks are lost, and fetched again", "err", err)
-			}
+		buf.storing.Lock()
+		err := buf.store(func(blocks []cairn.Block) error { return t.pieces[buf.p.index].tryStore(blocks) })
+		if bs.settle(buf, err) != nil {
+			bs.log.Error("blocks are lost, and fetched again", "err", err)
+			bs.drop(buf)
 		}
-		if !buf.gone {
-			bs.empty(buf)
-		}
-		buf.mu.Unlock()
+		buf.storing.Unlock()
 	}
 }
 
 // dropTorrent forgets the blocks of all pieces of a torrent.
 func (bs *buffers) dropTorrent(owner string) {
 	for _, buf := range bs.list(func(id pieceID) bool { return id.owner == owner }) {
-		buf.mu.Lock()
-		if !buf.gone {
-			bs.empty(buf)
-		}
-		buf.mu.Unlock()
+		bs.drop(buf)
+	}
+}
+
+// drop forgets a buffer, whether or not it has been stored.
+func (bs *buffers) drop(buf *buffer) {
+	buf.mu.Lock()
+	defer buf.mu.Unlock()
+	if !buf.gone {
+		bs.empty(buf)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 // markPeers can write to pieces that are complete. File storage can if it does
 // not rename files.
-var markPeers = []string{cairnPeer, plainStorage, mmapStorage, boltStorage, memoryStorage}
+var markPeers = []string{cairnPeer, relaxedPieces, plainStorage, mmapStorage, boltStorage, memoryStorage}
 
 // markComplete is the benchmark that comes with anacrolix/torrent: it writes
 // pieces from a goroutine a block, marks them complete, and reads them back,

@@ -9,12 +9,14 @@ import (
 
 	"github.com/anacrolix/generics"
 	"github.com/anacrolix/torrent/storage"
+	"github.com/cairnstore/cairn"
 	cairntorrent "github.com/cairnstore/cairn/torrent"
 )
 
 // Names of the peers that are storages of anacrolix/torrent, beside Cairn.
 const (
 	durableBlocks = "cairn-durable"
+	relaxedPieces = "cairn-relaxed"
 	fileStorage   = "file-storage"
 	plainStorage  = "file-storage-nopart"
 	mmapStorage   = "mmap-storage"
@@ -27,6 +29,7 @@ const (
 var storageOpeners = map[string]func(dir string) (storage.ClientImplCloser, error){
 	cairnPeer:     func(dir string) (storage.ClientImplCloser, error) { return openTorrents(dir, nil) },
 	durableBlocks: func(dir string) (storage.ClientImplCloser, error) { return openTorrents(dir, &durableOptions) },
+	relaxedPieces: func(dir string) (storage.ClientImplCloser, error) { return openTorrents(dir, &relaxedOptions) },
 	fileStorage:   func(dir string) (storage.ClientImplCloser, error) { return storage.NewFile(dir), nil },
 	plainStorage:  func(dir string) (storage.ClientImplCloser, error) { return openPlainStorage(dir), nil },
 	mmapStorage:   func(dir string) (storage.ClientImplCloser, error) { return storage.NewMMap(dir), nil },
@@ -36,6 +39,9 @@ var storageOpeners = map[string]func(dir string) (storage.ClientImplCloser, erro
 
 // durableOptions make every block as durable as a complete piece.
 var durableOptions = cairntorrent.Options{DurableBlocks: true}
+
+// relaxedOptions have a commit survive the process, but not a power loss.
+var relaxedOptions = cairntorrent.Options{Store: &cairn.Options{Durability: cairn.Relaxed}}
 
 func openTorrents(dir string, opts *cairntorrent.Options) (storage.ClientImplCloser, error) {
 	return cairntorrent.Open(context.Background(), filepath.Join(dir, "cairn.db"), opts)
@@ -51,6 +57,7 @@ func openPlainStorage(dir string) storage.ClientImplCloser {
 // its completion once it is marked complete.
 var promises = map[string]string{
 	durableBlocks: "each block",
+	relaxedPieces: "never",
 	fileStorage:   "its data, the record never",
 	plainStorage:  "its data, the record never",
 	mmapStorage:   "its data, the record never",

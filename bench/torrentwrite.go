@@ -27,7 +27,7 @@ const (
 // complete; Cairn computes the BLAKE3 hash then too. For plain files it is a
 // copy with one sync, the limit.
 func torrentWrite(size int64) workload {
-	peers := []string{cairnPeer, durableBlocks, filesPeer, fileStorage, mmapStorage, boltStorage}
+	peers := []string{cairnPeer, durableBlocks, relaxedPieces, filesPeer, fileStorage, mmapStorage, boltStorage}
 	return workload{
 		name: "torrent-write",
 		title: fmt.Sprintf("%s in pieces of %s, blocks of 16 KiB at random, %d goroutines",

@@ -478,20 +478,21 @@ func (b *batch) runAll() bool {
 // attempt runs one request: in a savepoint, if one of the batch has failed
 // already.
 func (b *batch) attempt(req *request) error {
+	run := func(conn *sqlite.Conn) error { return b.w.keeper.blame(conn, req.run(conn)) }
 	if b.careful {
-		return inSavepoint(b.w.conn, req)
+		return inSavepoint(b.w.conn, run)
 	}
-	return req.run(b.w.conn)
+	return run(b.w.conn)
 }
 
 // inSavepoint runs a request in a savepoint of the open transaction. If it
 // fails, nothing of it stays; the transaction does, unless SQLite ended it.
-func inSavepoint(conn *sqlite.Conn, req *request) error {
+func inSavepoint(conn *sqlite.Conn, run func(conn *sqlite.Conn) error) error {
 	err := exec(conn.Prep("savepoint request"))
 	if err != nil {
 		return err
 	}
-	if err = req.run(conn); err == nil {
+	if err = run(conn); err == nil {
 		err = exec(conn.Prep("release request"))
 	}
 	if err != nil && !conn.AutocommitEnabled() {

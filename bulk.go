@@ -131,7 +131,7 @@ func (w *writer) bulkTransaction(req *request, behind writeBehind) (next *reques
 	for err == nil && req != nil && req.bulk && bytes < bulkBatch {
 		w.room.Release(req.cost)
 		if req.claim() {
-			runErr := inSavepoint(w.conn, req)
+			runErr := inSavepoint(w.conn, req.run)
 			if w.conn.AutocommitEnabled() {
 				err = runErr // SQLite has ended the transaction
 			} else if runErr == nil {

@@ -22,7 +22,7 @@ func TestCapacityModel(t *testing.T) {
 		left := m.rnd.IntN(3)
 		m.holds, m.quotas, m.shared = left != 0, left != 1, left != 2
 		m.setRecursion(m.rnd.IntN(2) == 0)
-		ops := []func(){m.write, m.write, m.fill, m.fill, m.fill, m.complete, m.complete, m.incomplete,
+		ops := []func(){m.write, m.write, m.fill, m.fill, m.fill, m.complete, m.completeBlocks, m.incomplete,
 			m.read, m.read, m.readBlob, m.evictFirst, m.deletePiece, m.movePieces, m.putPiece, m.putPiece, m.setCapacity, m.reopen}
 		if m.shared {
 			ops = append(ops, m.add, m.add, m.deleteBlob, m.importSome, m.importSome, m.addBlob, m.removeBlob)

@@ -1,6 +1,7 @@
 package cairn_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/cairnstore/cairn"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 )
 
 // putPiece stores a complete piece.
@@ -252,4 +255,71 @@ func TestSpaceGoesBack(t *testing.T) {
 		<-time.After(10 * time.Millisecond)
 	}
 	mustBeSound(t, s)
+}
+
+// TestPutOverHeldPiece puts a piece whose old bytes are held, and used longest ago:
+// that they cannot go is found out while the new ones are stored.
+func TestPutOverHeldPiece(t *testing.T) {
+	s := open(t, tempPath(t), &cairn.Options{Capacity: 120_000})
+	if err := s.Owner("poor").SetQuota(t.Context(), 10); err != nil {
+		t.Fatal(err)
+	}
+	writePiece(t, openPiece(t, s, "key", 60_000, nil), content(1, 50_000), 0)
+	pin, err := s.Pin(t.Context(), cairn.Window{Keys: []string{"key"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pin.Release()
+	add(t, s, content(2, 60_000))
+	b := content(3, 60_000)
+	_, err = s.PutPiece(t.Context(), "key", bytes.NewReader(b), -1, &cairn.PieceOptions{Owner: "poor"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRead(t, openPiece(t, s, "key", len(b), nil), b)
+	mustBeSound(t, s)
+	pin.Release()
+	add(t, s, content(5, 10)) // the old bytes go
+	mustBeSound(t, s)
+	if st, err := s.Stats(t.Context()); err != nil || st.StoredBytes > 120_010 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// TestEvictFirstIsUndone writes to a piece that is to go first, in the transaction
+// that has begun with noting that: it goes in the order of use again.
+func TestEvictFirstIsUndone(t *testing.T) {
+	s := open(t, tempPath(t), &cairn.Options{Capacity: 1 << 20})
+	b := content(1, 100_000)
+	p := openPiece(t, s, "key", len(b), nil)
+	writePiece(t, p, b, 0)
+	completePiece(t, p, b)
+	if err := p.EvictFirst(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	release := holdWriter(s)
+	results := make(chan error)
+	go func() { _, err := p.WriteAt(b[:10], 0); results <- err }()
+	waitQueued(s, 1)
+	go func() {
+		results <- s.OnWriter(t.Context(), func(*sqlite.Conn) error { s.NoteUse(1 << 30); return nil })
+	}()
+	waitQueued(s, 2)
+	last := int64(0)
+	go func() {
+		results <- s.OnWriter(t.Context(), func(conn *sqlite.Conn) (err error) {
+			last, err = sqlitex.ResultInt64(conn.Prep(`select min("last_used") from "blob"`))
+			return err
+		})
+	}()
+	waitQueued(s, 3)
+	release()
+	for range 3 {
+		if err := <-results; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if last < 0 {
+		t.Error("what was written to still goes first")
+	}
 }

@@ -111,8 +111,8 @@ func (c *checkpointer) loop() {
 		state := c.checkpoint(mode)
 		c.pool.keepSnapshots()
 		c.reply <- state
-		if mode == passive {
-			startWriteback(c.db.f) // while nobody waits
+		if mode == passive && state.bytes < walTarget { // else the next one comes at once
+			startWriteback(c.db.f)
 		}
 	}
 }

@@ -173,7 +173,21 @@ func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
 	if err != nil || len(gone) == 0 {
 		return true, err
 	}
-	ok = true
+	if !k.mayGo(gone) {
+		return false, nil
+	}
+	for _, g := range gone {
+		if event, ok := g.event(); ok {
+			k.news = append(k.news, event)
+		}
+	}
+	return true, exec(prep(conn, "gone_clear"))
+}
+
+// mayGo reports whether nobody holds anything of what is gone. What is held is
+// noted, to be pinned.
+func (k *keeper) mayGo(gone []*removal) bool {
+	ok := true
 	for _, g := range gone {
 		if _, orphan := k.orphans[g.blob]; g.reason == Deleted && !orphan {
 			continue // by a request, which has looked
@@ -187,14 +201,21 @@ func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
 	}
 	if !ok {
 		k.reruns++
-		return false, nil
 	}
-	for _, g := range gone {
-		if event, ok := g.event(); ok {
-			k.news = append(k.news, event)
-		}
+	return ok
+}
+
+// blame returns what a request failed of: errHeld if the transaction has taken away
+// what is held, which is why the request may have met what it would not have.
+func (k *keeper) blame(conn *sqlite.Conn, err error) error {
+	if err == nil || err == errHeld || isCrowded(err) || conn.AutocommitEnabled() {
+		return err
 	}
-	return true, exec(prep(conn, "gone_clear"))
+	gone, goneErr := readGone(conn, 0)
+	if goneErr == nil && !k.mayGo(gone) {
+		return errHeld
+	}
+	return err
 }
 
 // meet notes what the transaction must not take away: it is pinned when the

@@ -37,6 +37,18 @@ func (s *Store) OnWriter(ctx context.Context, f func(conn *sqlite.Conn) error) e
 	return s.write(ctx, 0, f)
 }
 
+// CompleteAtOnce is CompleteBlocks without its other way, in two commits.
+func (p *Piece) CompleteAtOnce(ctx context.Context, blocks ...Block) (Hash, error) {
+	w, err := p.newWrite(blocks)
+	if err != nil {
+		return Hash{}, err
+	}
+	return p.completeWith(ctx, w)
+}
+
+// NoteUse notes a use of a blob, as a reader does.
+func (s *Store) NoteUse(id int64) { s.uses.read(id) }
+
 // ExecScript runs statements on the writing connection.
 func (s *Store) ExecScript(ctx context.Context, text string) error {
 	return s.write(ctx, 0, func(conn *sqlite.Conn) error { return sqlitex.ExecuteScript(conn, text, nil) })

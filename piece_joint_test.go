@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -190,4 +191,52 @@ func TestCompleteInBatch(t *testing.T) {
 	mustRead(t, p, b)
 	mustHave(t, s, b)
 	mustBeSound(t, s)
+}
+
+// TestCompleteBlocksAgain has the transaction that completes a piece be rolled back
+// for a neighbour's sake: it is made again, and is still one.
+func TestCompleteBlocksAgain(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	b := content(1, 100_000)
+	for _, stored := range []int{0, 32 << 10} {
+		p := openPiece(t, s, fmt.Sprint("piece", stored), len(b), nil)
+		writePiece(t, p, b[:stored], 0)
+		release := holdWriter(s)
+		results := make(chan error, 2)
+		go func() {
+			_, err := p.CompleteAtOnce(t.Context(), cairn.Block{Off: int64(stored), Data: b[stored:]})
+			results <- err
+		}()
+		waitQueued(s, 1)
+		go func() { results <- s.OnWriter(t.Context(), func(*sqlite.Conn) error { return io.ErrNoProgress }) }()
+		waitQueued(s, 2)
+		release()
+		if one, two := <-results, <-results; one != io.ErrNoProgress && two != io.ErrNoProgress || one != nil && two != nil {
+			t.Errorf("with %d bytes stored: %v, %v", stored, one, two)
+		}
+		mustRead(t, p, b)
+		b = content(2, 100_000)
+	}
+	mustBeSound(t, s)
+}
+
+// TestCompleteBlocksCancelled cancels one that waits.
+func TestCompleteBlocksCancelled(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	b := content(1, 100_000)
+	for _, off := range []int{0, 10} {
+		p := openPiece(t, s, "piece", len(b), nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		release := holdWriter(s)
+		result := make(chan error, 1)
+		go func() {
+			_, err := p.CompleteBlocks(ctx, cairn.Block{Off: int64(off), Data: b[off:]})
+			result <- err
+		}()
+		waitQueued(s, 1)
+		cancel()
+		mustBe(t, <-result, context.Canceled)
+		release()
+		mustAbsent(t, s, "piece")
+	}
 }

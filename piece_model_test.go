@@ -50,7 +50,7 @@ func TestPieceModel(t *testing.T) {
 			}
 		})
 		m.shared, m.holds = true, m.rnd.IntN(2) == 0
-		m.run(100, []func(){m.write, m.write, m.write, m.fill, m.fill, m.complete, m.complete, m.incomplete,
+		m.run(100, []func(){m.write, m.write, m.write, m.fill, m.fill, m.complete, m.completeBlocks, m.incomplete,
 			m.read, m.read, m.readBlob, m.deletePiece, m.deletePieces, m.movePieces, m.putPiece, m.putPiece, m.putBroken, m.add, m.deleteBlob,
 			m.importSome, m.importSome, m.addBlob, m.removeBlob, m.deleteOwner, m.hold, m.hold, m.release, m.reopen})
 	})
@@ -276,6 +276,45 @@ func (m *pieceModel) complete() {
 		var unwritten *cairn.UnwrittenError
 		if k := m.keys[key]; errors.As(err, &unwritten) && fmt.Sprint(unwritten.Ranges) != fmt.Sprint(gapsOf(k.blob.written, k.blob.size)) {
 			m.t.Errorf("%v, want %v", err, gapsOf(k.blob.written, k.blob.size))
+		}
+		return err
+	})
+}
+
+// completeBlocks completes a piece with all or what is missing of a content, in
+// whole groups or not.
+func (m *pieceModel) completeBlocks() {
+	key, owner, p, pair := m.handle()
+	if p == nil {
+		return
+	}
+	b := m.contents[2*pair]
+	left := []cairn.ByteRange{{Start: 0, End: int64(len(b))}}
+	if k := m.keys[key]; k != nil && m.rnd.IntN(2) == 0 {
+		left = gapsOf(k.blob.written, len(b))
+	}
+	whole := m.rnd.IntN(2) == 0
+	var blocks []cairn.Block
+	for _, r := range left {
+		from, to := int(r.Start), int(r.End)
+		if whole {
+			from, to = from&^16383, min((to+16383)&^16383, len(b))
+		}
+		blocks = append(blocks, cairn.Block{Off: int64(from), Data: b[from:to]})
+	}
+	var want cairn.Hash
+	m.do(fmt.Sprintf("complete %q of %d (%q) with %v", key, len(b), owner, left), func(p *picture) (err error) {
+		for _, block := range blocks {
+			if err := p.write(key, owner, len(b), int(block.Off), block.Data); err != nil {
+				return err
+			}
+		}
+		want, err = p.complete(key)
+		return err
+	}, func() error {
+		hash, err := p.CompleteBlocks(m.t.Context(), blocks...)
+		if err == nil && hash != want {
+			m.t.Errorf("completed %q as %v, want %v", key, hash, want)
 		}
 		return err
 	})

@@ -60,43 +60,57 @@ func (p *Piece) complete(ctx context.Context) (Hash, error) {
 	return Hash{}, fmt.Errorf("%w: %w", ErrConflict, errChanged)
 }
 
-// CompleteBlocks is [Piece.WriteBlocks] and then [Piece.Complete]. If the blocks
-// are of whole chunk groups, and nobody else writes to the piece, it is one
-// commit: a crash leaves the piece complete, or as it was. If bytes are missing
+// CompleteBlocks is [Piece.WriteBlocks] and then [Piece.Complete]. Mostly it is one
+// commit, and a crash leaves the piece complete or as it was: if the blocks are of
+// whole chunk groups, all other groups have been written as such since the store
+// was opened, and nobody else writes to the piece meanwhile. If bytes are missing
 // even then, the blocks are written all the same.
 func (p *Piece) CompleteBlocks(ctx context.Context, blocks ...Block) (Hash, error) {
-	hash, err := p.completeWith(ctx, blocks)
-	var unwritten *UnwrittenError
-	if !errors.Is(err, errChanged) && !errors.As(err, &unwritten) {
-		if err != nil {
-			err = fmt.Errorf("complete piece %q: %w", p.key, err)
-		}
-		return hash, err
+	hash, err := p.completeBlocks(ctx, blocks)
+	if err != nil && !isTyped(err) {
+		err = fmt.Errorf("complete piece %q: %w", p.key, err)
 	}
-	if err := p.WriteBlocks(blocks...); err != nil {
-		return Hash{}, err
-	}
-	return p.Complete(ctx)
+	return hash, err
 }
 
-// completeWith completes a piece with blocks that have not been written. It is
-// errChanged if that cannot be done at once.
-func (p *Piece) completeWith(ctx context.Context, blocks []Block) (Hash, error) {
+func (p *Piece) completeBlocks(ctx context.Context, blocks []Block) (Hash, error) {
+	if err := p.usable(); err != nil {
+		return Hash{}, err
+	}
 	if p.s.writer == nil {
 		return Hash{}, ErrReadOnly
 	}
-	row, err := p.look(ctx)
+	w, err := p.newWrite(blocks)
 	if err != nil {
 		return Hash{}, err
 	}
-	w, err := p.newWrite(blocks)
+	if len(w.blocks) > 0 {
+		hash, err := p.completeWith(ctx, w)
+		var unwritten *UnwrittenError
+		if !errors.Is(err, errChanged) && !errors.As(err, &unwritten) {
+			return hash, err
+		}
+		if err := p.s.writePiece(ctx, p.pieceTarget, w); err != nil {
+			return Hash{}, err
+		}
+	}
+	return p.complete(ctx)
+}
+
+// completeWith completes a piece with what has not been written. It is errChanged
+// if that cannot be done at once.
+func (p *Piece) completeWith(ctx context.Context, w *pieceWrite) (Hash, error) {
+	if !w.isWhole(p.size) {
+		return Hash{}, errChanged
+	}
+	row, err := p.look(ctx)
 	if err != nil {
 		return Hash{}, err
 	}
 	if row.id == 0 {
 		row = pieceRow{blobRow: blobRow{Status: Status{State: Partial, Size: p.size}}}
 	}
-	if len(w.blocks) == 0 || !w.isWhole(p.size) || row.State != Partial || row.Size != p.size {
+	if row.State != Partial || row.Size != p.size {
 		return Hash{}, errChanged
 	}
 	return p.completeBytes(ctx, row, w)
@@ -371,6 +385,9 @@ func (c *completion) write(conn *sqlite.Conn) (pieceRow, error) {
 	}
 	if len(c.fresh) > 0 {
 		now, err = c.s.writePatches(conn, c.target, c.piece.Size, c.fresh)
+		if err == nil && c.piece.id != 0 {
+			c.known.revision++ // by that write, which may have to be made again
+		}
 	}
 	c.stored = now.id
 	return now, err
@@ -410,16 +427,12 @@ func (s *Store) pointKey(conn *sqlite.Conn, key string, blob int64) error {
 
 // Incomplete takes the completion back: the piece is one that is being written
 // again, with all its bytes. Others who have the same content keep it. Of a piece
-// that is absent or not complete there is nothing to take back. It is as durable as
-// a write. Errors: [ErrFull], [ErrReadOnly], [ErrClosed].
+// that is absent or not complete there is nothing to take back. Errors:
+// [ErrFull], [ErrReadOnly], [ErrClosed].
 func (p *Piece) Incomplete(ctx context.Context) error {
 	err := p.usable()
 	if err == nil {
-		if p.relaxed {
-			err = p.s.writeLazy(ctx, p.reopen)
-		} else {
-			err = p.s.write(ctx, 0, p.reopen)
-		}
+		err = p.s.write(ctx, 0, p.reopen)
 	}
 	if err != nil {
 		return fmt.Errorf("mark piece %q incomplete: %w", p.key, err)

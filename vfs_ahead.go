@@ -14,12 +14,13 @@ import (
 // and the next page. An ahead does both for many pages at once, before SQLite
 // asks for them.
 //
-// Nothing waits to be written: a call that fails is one that SQLite looks at.
-// And nothing is written that the checkpoint might not have to write: the frames
-// between those that earlier ones have moved and the last that this one may move,
-// which SQLite has noted in the wal-index before, may be moved in any order and
-// any part, as far as others can tell. A frame that a later one replaces is
-// written over when SQLite comes to that.
+// Nothing waits to be written: what SQLite asks for is written, or it is told. And
+// nothing is written that others could tell from the checkpoint's own work: the
+// frames between those that earlier ones have moved and the last that this one may
+// move, which SQLite has noted in the wal-index before, may be moved in any order
+// and any part. A frame that a later one replaces is written over when SQLite comes
+// to that; a page beyond the end of a database that has become shorter makes the
+// file longer until SQLite truncates it.
 type ahead struct {
 	active bool
 	from   int64 // frame after those that were moved before
@@ -139,12 +140,13 @@ func (a *ahead) writeAhead(tls *libc.TLS, database, buf uintptr, n int32, off in
 		for i := range count {
 			copy(bytesAt(a.out+uintptr(i*pageSize), pageSize), a.page(a.next-1+i))
 		}
-		rc := writeReal(tls, database, a.out, int32(count*pageSize), off)
-		if rc == sqlite3.SQLITE_OK {
+		if writeReal(tls, database, a.out, int32(count*pageSize), off) == sqlite3.SQLITE_OK {
 			a.start, a.n = off, int32(count*pageSize)
+			return sqlite3.SQLITE_OK
 		}
-		return rc
 	}
+	// That of a page which SQLite will not come to, because the database has
+	// become shorter since, must not fail the checkpoint.
 	return writeReal(tls, database, buf, n, off)
 }
 

@@ -171,11 +171,18 @@ func fileShmMap(tls *libc.TLS, pFile uintptr, region, size, extend int32, pp uin
 	return rc
 }
 
+// checkpointLock is which of the locks of fileShmLock a checkpoint holds.
+const checkpointLock = 1
+
 // fileShmLock is xShmLock, of the database. The first of these locks is that
 // to write to the WAL: SQLite takes it before the first frame of a transaction
 // and leaves it after the commit is visible, or when it is rolled back.
 func fileShmLock(tls *libc.TLS, pFile uintptr, first, n, flags int32) int32 {
-	wal := at[vfsFile](pFile).peer
+	f := at[vfsFile](pFile)
+	if first == checkpointLock && flags&sqlite3.SQLITE_SHM_UNLOCK != 0 {
+		f.ahead.end() // also where a fault kept the checkpoint from saying so
+	}
+	wal := f.peer
 	exclusive := wal != 0 && first == 0 && flags&sqlite3.SQLITE_SHM_EXCLUSIVE != 0
 	if exclusive && flags&sqlite3.SQLITE_SHM_UNLOCK != 0 {
 		at[vfsFile](wal).end()

@@ -215,6 +215,43 @@ func TestAheadOfReaders(t *testing.T) {
 	}
 }
 
+// TestAheadOnFullDisk has a checkpoint move a database that was longer, and did not
+// fit the disk.
+func TestAheadOnFullDisk(t *testing.T) {
+	limit := int64(1 << 40)
+	cairn.SetSpy(t, func(c cairn.Call) int {
+		if !c.WAL && c.Op == "write" && c.Off+int64(len(c.Data)) > limit {
+			return 0
+		}
+		return -1
+	})
+	conn := gathering(t, tempPath(t), "delete", "normal", 1000)
+	for _, text := range []string{
+		"pragma auto_vacuum = incremental", "vacuum", "pragma journal_mode = wal",
+		"with recursive n (k) as (select 0 union all select k + 1 from n where k < 19) insert into kv select k, zeroblob(3000) from n",
+		"pragma wal_checkpoint(truncate)",
+	} {
+		mustExec(t, conn, text)
+	}
+	err := sqlitex.ExecuteTransient(conn, "pragma page_count", &sqlitex.ExecOptions{
+		ResultFunc: func(stmt *sqlite.Stmt) error { limit = stmt.ColumnInt64(0) * 4096; return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		"begin", "update kv set v = randomblob(3000)", "insert into kv select k + 20, randomblob(3000) from kv", "commit",
+	} {
+		mustExec(t, conn, text)
+	}
+	if err := cairn.ExecText(conn, "pragma wal_checkpoint(truncate)"); sqlite.ErrCode(err).ToPrimary() != sqlite.ResultFull {
+		t.Fatalf("a checkpoint of a database that does not fit: %v", err)
+	}
+	mustExec(t, conn, "delete from kv where k >= 20")
+	mustExec(t, conn, "pragma incremental_vacuum(1000)")
+	mustExec(t, conn, "pragma wal_checkpoint(truncate)")
+}
+
 // rowsOf returns all values, read anew.
 func rowsOf(t *testing.T, conn *sqlite.Conn) (list []string) {
 	t.Helper()

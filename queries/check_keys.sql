@@ -4,7 +4,8 @@ where "id" is null or "state" = 0
 union all
 select 'piece', null, 'the bytes ' || "id" || ' of a piece have ' || (select count(*) from "key" where "blob" = "id") || ' keys'
 from "blob"
-where "state" = 1 and "hash" is null and (select count(*) from "key" where "blob" = "id") != 1
+where "state" = 1 and "hash" is null
+and (select count(*) from "key" where "blob" = "id") not between iif("protected" = 0, 1, 0) and 1
 union all
 select 'piece', "hash", 'it came as a piece, and nobody has it'
 from "blob"

@@ -97,7 +97,7 @@ func (p *piece) complete(blocks []cairn.Block) error {
 		if err == nil {
 			return nil
 		}
-		if isAbsent(err) || !w.again(err) {
+		if len(blocks) == 0 && isAbsent(err) || !w.again(err) {
 			return p.failed("complete", err)
 		}
 	}

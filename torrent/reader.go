@@ -53,9 +53,10 @@ func (r *reader) ReadAt(b []byte, off int64) (int, error) {
 // pass notes what has been read. A client that streams fetches as far ahead as the
 // capacity allows, and reads that long after. So what it needs next has been used
 // longest ago, and would be evicted for what it needs last, and fetched again. A
-// piece that has been read through goes first instead. The caller holds mu.
+// piece that has been read through goes first instead, unless it is so small that a
+// peer may have asked for it. The caller holds mu.
 func (r *reader) pass(off int64, n int) {
-	if off > r.passed {
+	if off > r.passed || r.p.length() <= blockSize {
 		return
 	}
 	r.passed = max(r.passed, off+int64(n))

@@ -39,8 +39,9 @@
 // order by any number of goroutines ([Store.Piece], [Piece.WriteAt]). Exactly
 // what was acknowledged is there, after a crash too; what was not written is an
 // [*UnwrittenError], never zeros. [Piece.Complete] computes the hash and makes the
-// piece a blob, in one commit; content that is there already, under another key
-// or as a blob, is kept once. [Store.Pieces] lists them, [NewProvider] gives them
+// piece a blob, in one commit, with the last blocks if they come with it
+// ([Piece.CompleteBlocks]); content that is there already, under another key or as
+// a blob, is kept once. [Store.Pieces] lists them, [NewProvider] gives them
 // file-like names.
 //
 // # Capacity and owners

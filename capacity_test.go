@@ -172,6 +172,16 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	mustBeSound(t, s)
+	once := s.Events(t.Context())
+	if err := must(s.OpenPiece(t.Context(), "o/2")).Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range once {
+		break
+	}
+	for range once { // or this would wait for the end of the store
+		t.Error("a sequence is ranged over twice")
+	}
 }
 
 func TestQuotas(t *testing.T) {

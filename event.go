@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"sync/atomic"
 )
 
 // A Reason tells why something is gone.
@@ -30,11 +31,12 @@ func (r Reason) String() string {
 }
 
 // An Event tells that a blob is gone, with the pieces that named it, or that
-// some of these are, while others keep the blob.
+// some of these are, while others keep the blob. That a piece is being written
+// again, and its blob gone for that, is no event.
 type Event struct {
 	Reason Reason
-	Hash   Hash     // zero if it was a piece that never was complete
-	Keys   []string // of the pieces that are gone
+	Hash   Hash     // zero if it was a piece that was not complete
+	Keys   []string // of the pieces that are gone, or have been replaced by MovePieces
 	Size   int64    // in bytes
 	// Missed is how many events before this one were lost, because the loop's
 	// body did not keep up.
@@ -109,11 +111,15 @@ func (e *events) take(l *listener) []Event {
 // in the order of the commits, perhaps a moment before these are durable. It
 // ends when ctx is done or the store is closed, with what happened before.
 // Nothing is held while the loop's body runs; one that lags far behind misses
-// some ([Event.Missed]). The sequence can be ranged over once.
+// some ([Event.Missed]). The sequence can be ranged over once; then it is empty.
 func (s *Store) Events(ctx context.Context) iter.Seq[Event] {
 	l := s.events.add()
 	context.AfterFunc(ctx, func() { s.events.remove(l) })
+	var ranged atomic.Bool
 	return func(yield func(Event) bool) {
+		if ranged.Swap(true) {
+			return
+		}
 		defer s.events.remove(l)
 		for ended := false; ; {
 			for _, event := range s.events.take(l) {

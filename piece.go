@@ -32,7 +32,9 @@ type PieceOptions struct {
 // one of them does not touch the others.
 //
 // A handle protects nothing: the piece may be evicted or deleted meanwhile, and
-// is absent then. See [Piece.Open] and [Store.Pin]. All methods may be called
+// is absent then, or be replaced by one of another size, which is what is read
+// then, while writing and completing it are [ErrMismatch]. See [Piece.Open] and
+// [Store.Pin]. All methods may be called
 // concurrently. The context that it was made with bounds ReadAt and WriteAt.
 type Piece struct {
 	s   *Store
@@ -196,7 +198,10 @@ func (p *Piece) Completion(ctx context.Context) (Completion, error) {
 	if err != nil {
 		return Completion{}, fmt.Errorf("completion of piece %q: %w", p.key, err)
 	}
-	return Completion{State: row.State, Hash: row.hash, Size: p.size, Stored: row.Stored}, nil
+	if row.id == 0 {
+		return Completion{Size: p.size}, nil
+	}
+	return Completion{State: row.State, Hash: row.hash, Size: row.Size, Stored: row.Stored}, nil
 }
 
 // Written returns which bytes are there, in ranges that ascend and do not touch.

@@ -24,7 +24,7 @@ const maxHashings = 5
 // up. Of a piece that is complete already it returns the hash.
 //
 // Errors: [*UnwrittenError] if bytes are missing, [ErrNotFound] if the piece is
-// absent, [ErrConflict] if it is being written to all the time, [ErrFull],
+// absent and not of size 0, [ErrConflict] if it is being written to all the time, [ErrFull],
 // [ErrReadOnly], [ErrClosed].
 func (p *Piece) Complete(ctx context.Context) (Hash, error) {
 	hash, err := p.complete(ctx)

@@ -317,8 +317,9 @@ func stepIntOr(stmt *sqlite.Stmt, otherwise int64) (n int64, err error) {
 // Close ends the store: it waits for the writes that have been queued and for
 // the reads that are under way, moves the write-ahead log into the database
 // and removes the files beside it. Every later call, on handles that are
-// still open too, returns [ErrClosed]. A further Close returns what the first
-// one returned.
+// still open too, returns [ErrClosed]. It returns an error that names a reader
+// which was not closed, and closes all the same. A further Close returns what the
+// first one returned.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.cancel()

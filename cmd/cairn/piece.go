@@ -21,7 +21,7 @@ type pieceCmd struct {
 }
 
 // pieceHelp tells how pieces are printed.
-const pieceHelp = "Prints KEY SIZE STATE HASH, with - for the hash of a piece that is not complete. " +
+const pieceHelp = "Prints KEY SIZE STATE HASH, with - for the hash of a piece that is not complete (in JSON, nothing). " +
 	"A key that is not one visible word is printed in quotes, like a string in Go. " +
 	"In JSON, U+FFFD stands for what is no UTF-8, and key_base64 has the exact bytes."
 
@@ -88,7 +88,7 @@ type pieceWriteCmd struct {
 
 // Help is shown below the usage.
 func (pieceWriteCmd) Help() string {
-	return pieceHelp + "\n\nThe piece is made if there is none. A complete one becomes incomplete. " +
+	return pieceHelp + "\n\nThe piece is made if there is none, unless there is nothing to write. A complete one becomes incomplete. " +
 		"More than 1 MiB is written in several steps: what was written before an error stays."
 }
 

@@ -40,7 +40,7 @@ func parseBytes(text string) (int64, error) {
 const noLimit = "none"
 
 // limitHelp tells how limits are written.
-const limitHelp = "Bytes, like 1000 or 10GiB, or none."
+const limitHelp = "Bytes, like 1000 or 10GiB; 0 lets nothing stay, none sets no limit."
 
 // A byteLimit is a number of bytes, or none.
 type byteLimit int64

@@ -2,6 +2,8 @@
 // SQLite file, over loopback, and compares the files.
 //
 //	go run ./torrent/example [FOLDER]
+//
+// Without a folder it makes one of some files, 30 MB, and removes it again.
 package main
 
 import (

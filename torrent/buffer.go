@@ -2,6 +2,7 @@ package torrent
 
 import (
 	"cmp"
+	"errors"
 	"io"
 	"log/slog"
 	"slices"
@@ -180,21 +181,30 @@ func (bs *buffers) complete(p *piece) error {
 	buf.storing.Lock()
 	defer buf.storing.Unlock()
 	completed := false
-	err := buf.store(func(blocks []cairn.Block) error {
+	write := func(blocks []cairn.Block) error {
 		if last := blocks[len(blocks)-1]; last.Off+int64(len(last.Data)) < buf.end() {
 			return p.store(blocks)
 		}
 		completed = true
 		return p.complete(blocks)
-	})
+	}
+	err := buf.store(write)
 	if err == nil && !completed { // the blocks were stored before
 		err = p.complete(nil)
+		if isAbsent(err) || errors.Is(err, cairn.ErrMissing) { // and have been evicted since
+			buf.stored.Store(false)
+			if again := buf.store(write); completed {
+				err = again
+			}
+		}
 	}
 	return bs.settle(buf, err)
 }
 
 // writeBehind stores the blocks of a whole piece, which stay for whoever hashes
-// it. If it cannot, they are stored later.
+// it. If it cannot, they are stored later. It runs on a goroutine of its own that
+// ends by itself: [torrent.end] waits for its call on the store, as for all others,
+// and lets no later one begin.
 func (bs *buffers) writeBehind(buf *buffer) {
 	if buf.storing.TryLock() {
 		defer buf.storing.Unlock()

@@ -1,8 +1,10 @@
 package torrent_test
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -83,5 +85,36 @@ func TestOpenTwice(t *testing.T) {
 			t.Error(err)
 		}
 		two.Close()
+	}
+}
+
+// TestEvictedBeforeMarked takes away what a whole piece has stored while it waits to
+// be marked complete. Its blocks are still in memory.
+func TestEvictedBeforeMarked(t *testing.T) {
+	s := openStorage(t, tempPath(t), nil)
+	const size = 1 << 20
+	info, data := infoOfSize(size, size), content(1, size)
+	p := pieceOf(openTorrent(t, s, info, infoHash("a")), info, 0)
+	for off := 0; off < size; off += blockSize {
+		if _, err := p.WriteAt(data[off:off+blockSize], int64(off)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for stored := int64(0); stored < size; runtime.Gosched() {
+		st, err := s.Store().Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored = st.StoredBytes
+	}
+	if _, err := s.Store().DeletePieces(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.MarkComplete(); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, size)
+	if n, err := p.ReadAt(got, 0); n != size || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }

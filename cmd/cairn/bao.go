@@ -88,7 +88,7 @@ func (c *baoDecodeCmd) Run(ctx context.Context, a *app) (err error) {
 func (c *baoDecodeCmd) decode(ctx context.Context, store *cairn.Store, in io.Reader, a *app) error {
 	var bar *meter
 	if a.terminal {
-		bar = newMeter(a.err, regularSize(in))
+		bar = newMeter(a.err, sizeOf(in))
 		defer bar.finish()
 	}
 	in, stop := interruptible(ctx, in)

@@ -50,7 +50,7 @@ func (a *app) takeIn(ctx context.Context, path string, take func(*cairn.Store, i
 	}
 	var bar *meter
 	if a.terminal {
-		bar = newMeter(a.err, regularSize(in))
+		bar = newMeter(a.err, sizeOf(in))
 	}
 	in, stop := interruptible(ctx, in)
 	defer stop()
@@ -61,18 +61,4 @@ func (a *app) takeIn(ctx context.Context, path string, take func(*cairn.Store, i
 	}
 	defer piece.Close()
 	return printState(ctx, a, piece)
-}
-
-// regularSize returns the size of a regular file, and -1 for what else there
-// is to read from.
-func regularSize(r io.Reader) int64 {
-	f, ok := r.(*os.File)
-	if !ok {
-		return -1
-	}
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return -1
-	}
-	return info.Size()
 }

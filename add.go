@@ -25,11 +25,19 @@ const (
 
 // AddOptions configure an addition. Nil is the default.
 type AddOptions struct {
-	// Format is what the returned temp tag says of the content. Default Raw.
+	// Format is what the returned temp tag, and the tag, say of the content.
+	// Default Raw. What is said to be a [HashSeq] must have the length of one.
 	Format Format
-	// Progress, if not nil, is called with the number of bytes taken so far,
-	// about once every MiB, from the goroutine that called Add.
-	Progress func(bytes int64)
+	// Mode is [Copy], the default, or, only for [Store.AddFile], [Reference].
+	Mode Mode
+	// Tag, if not empty, is set to the content, as by [Store.SetTag], in the
+	// transaction that makes the blob visible. [TempTag.Tag] returns it.
+	Tag string
+	// AutoTag sets a tag of a new name, as by [Store.CreateTag], in the same way.
+	AutoTag bool
+	// Progress, if not nil, is called about once every MiB, from the goroutine
+	// that called Add.
+	Progress func(Progress)
 }
 
 func (o *AddOptions) format() Format {
@@ -41,7 +49,7 @@ func (o *AddOptions) format() Format {
 
 func (o *AddOptions) progress(n int64) {
 	if o != nil && o.Progress != nil {
-		o.Progress(n)
+		o.Progress(Progress{Copying, n, -1})
 	}
 }
 

@@ -44,7 +44,8 @@ type Status struct {
 	// SizeProven tells whether the last chunk has been verified. Until then
 	// Size is what a peer has said.
 	SizeProven bool
-	Stored     int64 // of Size, what is present
+	Stored     int64 // of Size, what is in the database
+	External   int64 // of Size, what is in files outside; see [Reference]
 	Created    time.Time
 	LastUsed   time.Time
 }
@@ -89,6 +90,7 @@ func scanStatus(stmt *sqlite.Stmt) Status {
 		Size:       stmt.GetInt64("size"),
 		SizeProven: stmt.GetInt64("proven") != 0,
 		Stored:     stmt.GetInt64("stored"),
+		External:   stmt.GetInt64("external"),
 		Created:    time.Unix(0, stmt.GetInt64("created")),
 		LastUsed:   time.Unix(0, usedAt(stmt.GetInt64("last_used"))),
 	}

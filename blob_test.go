@@ -366,7 +366,8 @@ func TestAddProgress(t *testing.T) {
 	s := open(t, ":memory:", nil)
 	for _, size := range []int64{0, 10, 2*cairn.SegmentSize + 1} {
 		last, calls := int64(-1), 0
-		tag, err := s.AddBytes(t.Context(), content(1, int(size)), &cairn.AddOptions{Format: cairn.HashSeq, Progress: func(n int64) {
+		tag, err := s.AddBytes(t.Context(), content(1, int(size)), &cairn.AddOptions{Progress: func(p cairn.Progress) {
+			n := p.Bytes
 			if n < last {
 				t.Errorf("progress went from %d to %d", last, n)
 			}

@@ -14,7 +14,8 @@ type Problem struct {
 	// Kind is "sqlite" (the file's structure), "schema", "usage" (the
 	// accounting), "row" or "outboard" (there without a blob, missing, or of
 	// a wrong length), "presence" (which groups a partial blob is said to
-	// have), "blob" (its own fields), "piece", "owner" (who has what).
+	// have), "blob" (its own fields), "piece", "owner" (who has what), "tag",
+	// "path" (files outside).
 	Kind string
 	// Hash is the blob concerned, zero if it has none or it is unknown.
 	Hash   Hash
@@ -174,7 +175,7 @@ func (c *checker) usage() error {
 }
 
 // totals are the columns of the usage table.
-type totals struct{ Blobs, Partial, Bytes, StoredBytes, Pieces, Used int64 }
+type totals struct{ Blobs, Partial, Bytes, StoredBytes, Pieces, Used, Tags, External int64 }
 
 func (c *checker) totals(query string) (t totals, err error) {
 	stmt := prep(c.conn, query)
@@ -189,12 +190,14 @@ func (c *checker) totals(query string) (t totals, err error) {
 		StoredBytes: stmt.GetInt64("stored_bytes"),
 		Pieces:      stmt.GetInt64("pieces"),
 		Used:        stmt.GetInt64("used"),
+		Tags:        stmt.GetInt64("tags"),
+		External:    stmt.GetInt64("external"),
 	}, nil
 }
 
 // claims checks keys, owners and pins against each other, and against the blobs.
 func (c *checker) claims() error {
-	for _, query := range []string{"check_keys", "check_owners", "check_pins"} {
+	for _, query := range []string{"check_keys", "check_owners", "check_pins", "check_tags"} {
 		if err := c.problems(query); err != nil {
 			return err
 		}

@@ -42,6 +42,15 @@ func (s *Store) Delete(ctx context.Context, hash Hash) error {
 		if claimed != 0 {
 			return fmt.Errorf("%w: a piece or an owner has it", ErrConflict)
 		}
+		stmt = prep(conn, "blob_tagged")
+		stmt.SetBytes(":hash", hash[:])
+		tagged, err := stepInt(stmt)
+		if err != nil {
+			return err
+		}
+		if tagged != 0 {
+			return fmt.Errorf("%w: tagged, or a child of a tagged sequence", ErrConflict)
+		}
 		if err := s.keeper.drop(subject{hash: hash}); err != nil {
 			return err
 		}

@@ -9,9 +9,15 @@ CREATE TABLE "blob" (
   "state" integer not null check ("state" in (0, 1, 2)),
   "stored" integer not null check ("stored" >= 0),
   "created" integer not null,
-  "last_used" integer not null, "proven" integer not null default 1 check ("proven" in (0, 1)), "added" integer not null default 1 check ("added" in (0, 1)), "protected" integer not null default 0 check ("protected" >= 0),
+  "last_used" integer not null, "proven" integer not null default 1 check ("proven" in (0, 1)), "added" integer not null default 1 check ("added" in (0, 1)), "protected" integer not null default 0 check ("protected" >= 0), "external" integer not null default 0 check ("external" >= 0),
   check ("hash" is not null or "state" != 2)
 ) strict;
+
+CREATE TABLE "child" (
+  "sequence" integer not null,
+  "prefix" blob not null check (length("prefix") = 8),
+  primary key ("sequence", "prefix")
+) strict, without rowid;
 
 CREATE TABLE "fragment" (
   "id" integer primary key,
@@ -57,6 +63,15 @@ CREATE TABLE "owner" (
   "bytes" integer not null default 0
 ) strict;
 
+CREATE TABLE "path" (
+  "blob" integer not null,
+  "path" blob not null check (length("path") > 0),
+  "size" integer not null,
+  "mtime" integer not null,
+  "inode" integer not null,
+  primary key ("blob", "path")
+) strict, without rowid;
+
 CREATE TABLE "pin" ("blob" integer primary key) strict;
 
 CREATE TABLE "presence" (
@@ -69,9 +84,25 @@ CREATE TABLE "row" (
   "data" blob not null
 ) strict;
 
+CREATE TABLE "sequence" (
+  "id" integer primary key,
+  "hash" blob unique not null check (length("hash") = 32),
+  "tags" integer not null default 0 check ("tags" >= 0),
+  "held" integer not null default 0 check ("held" in (0, 1)),
+  "indexed" integer not null default 0 check ("indexed" in (0, 1))
+) strict;
+
 CREATE TABLE "setting" (
   "name" text primary key not null,
   "value" any not null
+) strict, without rowid;
+
+CREATE TABLE "tag" (
+  "name" blob primary key not null check (length("name") <= 4096),
+  "hash" blob not null check (length("hash") = 32),
+  "format" integer not null check ("format" in (0, 1)),
+  "created" integer not null,
+  "expires" integer
 ) strict, without rowid;
 
 CREATE TABLE "usage" (
@@ -80,7 +111,7 @@ CREATE TABLE "usage" (
   "partial" integer not null,
   "bytes" integer not null,
   "stored_bytes" integer not null
-, "pieces" integer not null default 0, "used" integer not null default 0) strict;
+, "pieces" integer not null default 0, "used" integer not null default 0, "tags" integer not null default 0, "external" integer not null default 0) strict;
 
 CREATE UNIQUE INDEX "blob_hash" on "blob" ("hash") where "hash" is not null;
 
@@ -90,6 +121,8 @@ CREATE INDEX "blob_lru" on "blob" ("last_used", "id") where "state" != 0 and "pr
 
 CREATE INDEX "blob_protected" on "blob" ("id") where "protected" > 0;
 
+CREATE INDEX "child_prefix" on "child" ("prefix");
+
 CREATE INDEX "key_blob" on "key" ("blob");
 
 CREATE INDEX "key_owner" on "key" ("owner", "name", "blob") where "owner" > 0;
@@ -97,6 +130,16 @@ CREATE INDEX "key_owner" on "key" ("owner", "name", "blob") where "owner" > 0;
 CREATE INDEX "owned_blob" on "owned" ("blob");
 
 CREATE INDEX "owned_lru" on "owned" ("owner", "last_used", "blob") where "protected" = 0;
+
+CREATE INDEX "path_path" on "path" ("path");
+
+CREATE INDEX "sequence_unread" on "sequence" ("id") where "indexed" = 0;
+
+CREATE INDEX "sequence_unwanted" on "sequence" ("id") where "tags" = 0 and "held" = 0;
+
+CREATE INDEX "tag_expires" on "tag" ("expires") where "expires" > 0;
+
+CREATE INDEX "tag_hash" on "tag" ("hash");
 
 CREATE VIEW "blobs" as
   select
@@ -110,6 +153,7 @@ CREATE VIEW "blobs" as
     end as "readable_size",
     case "state" when 1 then 'partial' else 'complete' end as "state",
     "stored",
+    "external",
     strftime('%Y-%m-%d %H:%M:%S', "created" / 1000000000, 'unixepoch') as "created",
     strftime('%Y-%m-%d %H:%M:%S', ("last_used" + ("last_used" < 0) * 4611686018427387904) / 1000000000, 'unixepoch') as "last_used"
   from "blob"
@@ -125,6 +169,16 @@ CREATE VIEW "own" ("owner", "blob") as select null, null where false;
 CREATE VIEW "owners" as
   select cast("name" as text) as "owner", "pieces", "bytes", "quota" from "owner" order by "owner"."name";
 
+CREATE VIEW "paths" as
+  select
+    cast("path" as text) as "path",
+    lower(hex("hash")) as "hash",
+    "path"."size" as "size",
+    strftime('%Y-%m-%d %H:%M:%S', "mtime" / 1000000000, 'unixepoch') as "modified",
+    "inode"
+  from "path" join "blob" on "blob"."id" = "path"."blob"
+  order by "path"."path";
+
 CREATE VIEW "pieces" as
   select
     cast("key"."name" as text) as "key",
@@ -139,8 +193,24 @@ CREATE VIEW "pieces" as
   left join "owner" on "owner"."id" = "key"."owner"
   order by "key"."name";
 
+CREATE VIEW "protect" ("hash", "format") as select null, null where false;
+
+CREATE VIEW "renaming" ("blob", "old", "new") as select null, null, null where false;
+
 CREATE VIEW "settings" as
   select "name", "value" from "setting" order by "name";
+
+CREATE VIEW "tags" as
+  select
+    cast("name" as text) as "tag",
+    lower(hex("hash")) as "hash",
+    case "format" when 1 then 'hashseq' else 'raw' end as "format",
+    strftime('%Y-%m-%d %H:%M:%S', "created" / 1000000000, 'unixepoch') as "created",
+    strftime('%Y-%m-%d %H:%M:%S', "expires" / 1000000000, 'unixepoch') as "expires"
+  from "tag"
+  order by "tag"."name";
+
+CREATE VIEW "unprotect" ("hash", "format") as select null, null where false;
 
 CREATE TRIGGER "blob_delete" after delete on "blob" begin
   insert into "gone" ("what", "blob", "hash", "size")
@@ -149,6 +219,7 @@ CREATE TRIGGER "blob_delete" after delete on "blob" begin
   delete from "key" where "blob" = old."id";
   delete from "owned" where "blob" = old."id";
   delete from "pin" where "blob" = old."id";
+  delete from "path" where "blob" = old."id";
   delete from "row" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
   delete from "outboard" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
   delete from "presence" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
@@ -158,12 +229,19 @@ CREATE TRIGGER "blob_delete" after delete on "blob" begin
     "partial" = "partial" - (old."state" = 1 and old."hash" is not null),
     "bytes" = "bytes" - iif(old."state" = 0, 0, old."size"),
     "stored_bytes" = "stored_bytes" - iif(old."state" = 0, 0, old."stored"),
+    "external" = "external" - old."external",
     "used" = "used" - old."stored";
+end;
+
+CREATE TRIGGER "blob_grown" after update of "stored", "external" on "blob"
+when new."hash" is not null and new."stored" + new."external" > old."stored" + old."external" begin
+  update "sequence" set "indexed" = 0 where "hash" = new."hash" and "indexed" = 1;
 end;
 
 CREATE TRIGGER "blob_hide" after update of "state" on "blob" when new."state" = 0 and old."state" != 0 begin
   insert into "gone" ("what", "blob", "hash", "size") values ('blob', old."id", old."hash", old."size");
   delete from "pin" where "blob" = old."id";
+  delete from "path" where "blob" = old."id";
 end;
 
 CREATE TRIGGER "blob_insert" after insert on "blob" begin
@@ -172,10 +250,19 @@ CREATE TRIGGER "blob_insert" after insert on "blob" begin
     "partial" = "partial" + (new."state" = 1 and new."hash" is not null),
     "bytes" = "bytes" + iif(new."state" = 0, 0, new."size"),
     "stored_bytes" = "stored_bytes" + iif(new."state" = 0, 0, new."stored"),
+    "external" = "external" + new."external",
     "used" = "used" + new."stored";
 end;
 
-CREATE TRIGGER "blob_update" after update of "state", "hash", "size", "stored" on "blob" begin
+CREATE TRIGGER "blob_named" after insert on "blob" when new."hash" is not null begin
+  insert into "renaming" values (new."id", null, new."hash");
+end;
+
+CREATE TRIGGER "blob_renamed" after update of "hash" on "blob" when new."hash" is not old."hash" begin
+  insert into "renaming" values (new."id", old."hash", new."hash");
+end;
+
+CREATE TRIGGER "blob_update" after update of "state", "hash", "size", "stored", "external" on "blob" begin
   update "owner" set "bytes" = "bytes" + new."stored" - old."stored"
     where new."stored" != old."stored" and "id" in (select "owner" from "owned" where "blob" = new."id");
   update "usage" set
@@ -183,12 +270,25 @@ CREATE TRIGGER "blob_update" after update of "state", "hash", "size", "stored" o
     "partial" = "partial" + (new."state" = 1 and new."hash" is not null) - (old."state" = 1 and old."hash" is not null),
     "bytes" = "bytes" + iif(new."state" = 0, 0, new."size") - iif(old."state" = 0, 0, old."size"),
     "stored_bytes" = "stored_bytes" + iif(new."state" = 0, 0, new."stored") - iif(old."state" = 0, 0, old."stored"),
+    "external" = "external" + new."external" - old."external",
     "used" = "used" + new."stored" - old."stored";
 end;
 
 CREATE TRIGGER "blob_used" after update of "last_used", "protected" on "blob"
 when new."last_used" != old."last_used" or new."protected" != old."protected" begin
   update "owned" set "last_used" = new."last_used", "protected" = new."protected" where "blob" = new."id";
+end;
+
+CREATE TRIGGER "child_delete" after delete on "child" begin
+  update "blob" set "protected" = "protected" - 1
+    where "hash" between old."prefix" and cast(old."prefix" || x'ffffffffffffffffffffffffffffffffffffffffffffffff' as blob);
+  insert into "loosen" select "id" from "blob"
+    where "hash" between old."prefix" and cast(old."prefix" || x'ffffffffffffffffffffffffffffffffffffffffffffffff' as blob);
+end;
+
+CREATE TRIGGER "child_insert" after insert on "child" begin
+  update "blob" set "protected" = "protected" + 1
+    where "hash" between new."prefix" and cast(new."prefix" || x'ffffffffffffffffffffffffffffffffffffffffffffffff' as blob);
 end;
 
 CREATE TRIGGER "disown_insert" instead of insert on "disown" when new."owner" is not null begin
@@ -226,7 +326,7 @@ CREATE TRIGGER "key_insert" after insert on "key" begin
 end;
 
 CREATE TRIGGER "loosen_insert" instead of insert on "loosen" begin
-  update "blob" set "state" = 0, "hash" = null, "stored" = 0
+  update "blob" set "state" = 0, "hash" = null, "stored" = 0, "external" = 0
     where "id" = new."blob" and "added" = 0 and "state" != 0 and "protected" = 0
     and not exists (select 1 from "key" where "blob" = new."blob")
     and not exists (select 1 from "owned" where "blob" = new."blob");
@@ -287,6 +387,24 @@ CREATE TRIGGER "pin_insert" after insert on "pin" begin
   update "blob" set "protected" = "protected" + 1 where "id" = new."blob";
 end;
 
+CREATE TRIGGER "protect_insert" instead of insert on "protect" begin
+  update "blob" set "protected" = "protected" + 1 where "hash" = new."hash";
+  insert into "sequence" ("hash", "tags") select new."hash", 1 where new."format" = 1
+    on conflict ("hash") do update set "indexed" = "indexed" and ("tags" or "held"), "tags" = "tags" + 1;
+end;
+
+CREATE TRIGGER "renaming_insert" instead of insert on "renaming" begin
+  update "blob" set "protected" = "protected"
+      - (select count(*) from "tag" where "hash" = new."old")
+      - (select count(*) from "child" where "prefix" = substr(new."old", 1, 8))
+      + (select count(*) from "tag" where "hash" = new."new")
+      + (select count(*) from "child" where "prefix" = substr(new."new", 1, 8))
+    where "id" = new."blob" and (
+      exists (select 1 from "tag" where "hash" in (new."old", new."new"))
+      or exists (select 1 from "child" where "prefix" in (substr(new."old", 1, 8), substr(new."new", 1, 8))));
+  update "sequence" set "indexed" = 0 where "hash" = new."new" and "indexed" = 1;
+end;
+
 CREATE TRIGGER "setting_insert" after insert on "setting" when new."name" = 'capacity' begin
   select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
   update "usage" set "used" = "used";
@@ -295,6 +413,28 @@ end;
 CREATE TRIGGER "setting_update" after update on "setting" when new."name" = 'capacity' begin
   select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
   update "usage" set "used" = "used";
+end;
+
+CREATE TRIGGER "tag_delete" after delete on "tag" begin
+  update "usage" set "tags" = "tags" - 1;
+  insert into "unprotect" values (old."hash", old."format");
+end;
+
+CREATE TRIGGER "tag_insert" after insert on "tag" begin
+  update "usage" set "tags" = "tags" + 1;
+  insert into "protect" values (new."hash", new."format");
+end;
+
+CREATE TRIGGER "tag_update" after update of "hash", "format" on "tag"
+when new."hash" != old."hash" or new."format" != old."format" begin
+  insert into "protect" values (new."hash", new."format");
+  insert into "unprotect" values (old."hash", old."format");
+end;
+
+CREATE TRIGGER "unprotect_insert" instead of insert on "unprotect" begin
+  update "sequence" set "tags" = "tags" - 1 where "hash" = new."hash" and new."format" = 1;
+  update "blob" set "protected" = "protected" - 1 where "hash" = new."hash";
+  insert into "loosen" select "id" from "blob" where "hash" = new."hash";
 end;
 
 CREATE TRIGGER "usage_evict" after update of "used" on "usage"

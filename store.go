@@ -279,7 +279,7 @@ func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
 	}
 	s.nextID = last + 1
 	// What a crash or a foreign writer left.
-	for _, query := range []string{"pin_clear", "blob_abandon", "gone_clear"} {
+	for _, query := range []string{"pin_clear", "sequence_clear", "blob_abandon", "gone_clear"} {
 		if err := exec(prep(conn, query)); err != nil {
 			return false, err
 		}
@@ -399,7 +399,9 @@ type Stats struct {
 	Partial       int64 // partial blobs
 	Pieces        int64 // keys
 	Bytes         int64 // sizes of all blobs, and of the pieces being written
-	StoredBytes   int64 // of these, what is present
+	Tags          int64 // tags
+	StoredBytes   int64 // of Bytes, what is in the database
+	ExternalBytes int64 // of Bytes, what is in files outside
 	FileBytes     int64 // the database file
 	FreeBytes     int64 // of these, pages to be used again
 	WALBytes      int64 // the -wal file
@@ -417,7 +419,9 @@ func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
 		st.Partial = stmt.GetInt64("partial")
 		st.Pieces = stmt.GetInt64("pieces")
 		st.Bytes = stmt.GetInt64("bytes")
+		st.Tags = stmt.GetInt64("tags")
 		st.StoredBytes = stmt.GetInt64("stored_bytes")
+		st.ExternalBytes = stmt.GetInt64("external")
 		if err := stmt.Reset(); err != nil {
 			return err
 		}

@@ -92,11 +92,40 @@ func openRegular(path string) (*os.File, error) {
 	return os.Open(path)
 }
 
+// A Mode tells where the bytes of a file go that comes in or goes out.
+type Mode int
+
+const (
+	// Copy has the bytes in the database, and those of an exported file twice.
+	Copy Mode = iota
+	// Reference has them in the file only. The database has its path, and the
+	// outboard, so that each byte that is read is verified.
+	Reference
+)
+
+// A Phase is a part of a transfer.
+type Phase int
+
+const (
+	Copying     Phase = iota // bytes are written, and hashed on the way
+	Hashing                  // bytes are read and hashed, because they stay where they are
+	Outboarding              // the outboard of what was hashed is written
+)
+
+// Progress tells how far a phase of a transfer has come.
+type Progress struct {
+	Phase Phase
+	Bytes int64 // done
+	Total int64 // to be done, -1 if that is not known
+}
+
 // ExportOptions configure an export. Nil is the default.
 type ExportOptions struct {
-	// Progress, if not nil, is called with the number of bytes written so
-	// far, about once every MiB, from the goroutine that called Export.
-	Progress func(bytes int64)
+	// Mode is [Copy], the default, or [Reference].
+	Mode Mode
+	// Progress, if not nil, is called about once every MiB, from the goroutine
+	// that called Export.
+	Progress func(Progress)
 }
 
 // Export writes a blob's verified content to the file target, which it makes
@@ -136,7 +165,7 @@ func (s *Store) export(ctx context.Context, hash Hash, target string, opts *Expo
 	return replaceFile(target, func(f *os.File) error {
 		var dst io.Writer = f
 		if opts != nil && opts.Progress != nil {
-			dst = &progressWriter{w: f, progress: opts.Progress}
+			dst = &progressWriter{w: f, total: b.Size(), progress: opts.Progress}
 		}
 		_, err := b.WriteTo(dst)
 		return err
@@ -145,14 +174,14 @@ func (s *Store) export(ctx context.Context, hash Hash, target string, opts *Expo
 
 type progressWriter struct {
 	w        io.Writer
-	n        int64
-	progress func(int64)
+	n, total int64
+	progress func(Progress)
 }
 
 func (p *progressWriter) Write(b []byte) (int, error) {
 	n, err := p.w.Write(b)
 	p.n += int64(n)
-	p.progress(p.n)
+	p.progress(Progress{Copying, p.n, p.total})
 	return n, err
 }
 

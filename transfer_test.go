@@ -27,7 +27,7 @@ func TestFiles(t *testing.T) {
 	defer tag.Release()
 	target := filepath.Join(dir, "a", "b", "target")
 	var last int64
-	opts := &cairn.ExportOptions{Progress: func(n int64) { last = n }}
+	opts := &cairn.ExportOptions{Progress: func(p cairn.Progress) { last = p.Bytes }}
 	for range 2 { // made, then replaced
 		if err := s.Export(t.Context(), tag.Hash(), target, opts); err != nil {
 			t.Fatal(err)

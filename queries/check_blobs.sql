@@ -1,4 +1,5 @@
-select "id" as "id", "hash" as "hash", "size" as "size", "state" as "state", "stored" as "stored", "proven" as "proven"
+select "id" as "id", "hash" as "hash", "size" as "size", "state" as "state", "stored" as "stored", "proven" as "proven",
+  "external" as "external"
 from "blob"
 where "id" > :after
 order by "id"

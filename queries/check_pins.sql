@@ -1,6 +1,8 @@
 select 'usage' as "kind", "hash" as "hash", 'protected ' || "protected" || ' times' as "detail"
 from "blob"
 where "protected" != (select count(*) from "pin" where "blob" = "id")
+  + (select count(*) from "tag" where "tag"."hash" = "blob"."hash")
+  + (select count(*) from "child" where "prefix" = substr("blob"."hash", 1, 8))
 union all
 select 'usage', null, 'pin of ' || "blob" || ', which is not there'
 from "pin"

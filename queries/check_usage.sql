@@ -3,5 +3,7 @@ select count(*) filter (where "state" = 2) as "blobs",
   coalesce(sum("size") filter (where "state" != 0), 0) as "bytes",
   coalesce(sum("stored") filter (where "state" != 0), 0) as "stored_bytes",
   (select count(*) from "key") as "pieces",
-  coalesce(sum("stored"), 0) as "used"
+  coalesce(sum("stored"), 0) as "used",
+  (select count(*) from "tag") as "tags",
+  coalesce(sum("external"), 0) as "external"
 from "blob";

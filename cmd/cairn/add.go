@@ -86,7 +86,7 @@ func (ad *adder) add(ctx context.Context, arg string) error {
 			}
 			continue
 		}
-		tag, err := ad.store.AddFile(ctx, path, &cairn.AddOptions{Progress: ad.meter.at})
+		tag, err := ad.store.AddFile(ctx, path, &cairn.AddOptions{Progress: ad.meter.progress})
 		if err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (ad *adder) add(ctx context.Context, arg string) error {
 func (ad *adder) addStdin(ctx context.Context) error {
 	in, stop := interruptible(ctx, ad.in)
 	defer stop()
-	tag, err := ad.store.Add(ctx, in, &cairn.AddOptions{Progress: ad.meter.at})
+	tag, err := ad.store.Add(ctx, in, &cairn.AddOptions{Progress: ad.meter.progress})
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (c *getCmd) export(ctx context.Context, store *cairn.Store, bar *meter) err
 	if err != nil {
 		return err
 	}
-	return store.Export(ctx, c.Hash, target, &cairn.ExportOptions{Progress: bar.at})
+	return store.Export(ctx, c.Hash, target, &cairn.ExportOptions{Progress: bar.progress})
 }
 
 // copy writes the chosen range of the blob. Like pread, it finds nothing

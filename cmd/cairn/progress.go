@@ -4,6 +4,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/cairnstore/cairn"
 	"github.com/schollz/progressbar/v3"
 )
 
@@ -31,6 +32,13 @@ func newMeter(w io.Writer, total int64) *meter {
 		// own lines.
 		progressbar.OptionSetSpinnerChangeInterval(0),
 	)}
+}
+
+// progress shows how far the transfer of the current file has come.
+func (m *meter) progress(p cairn.Progress) {
+	if p.Phase != cairn.Outboarding {
+		m.at(p.Bytes)
+	}
 }
 
 // at shows that n bytes of the current file have been taken. The bar is a

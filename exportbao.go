@@ -118,14 +118,14 @@ func (r rawBlob) ReadAt(p []byte, off int64) (n int, err error) {
 		rows := openRows(conn, row, off, int64(len(p)))
 		defer rows.close()
 		for group := off / bao.GroupSize; n < len(p); group++ {
-			length, err := rows.next(group)
+			length, err := rows.read(group, p[n:])
 			if err == errAbsent { // though it is marked as present
 				err = fmt.Errorf("%w: row is missing", bao.ErrMismatch)
 			}
 			if err != nil {
 				return r.b.damaged(conn, row, group, err)
 			}
-			n += rows.stmt.ColumnBytes(1, p[n:][:length])
+			n += length
 		}
 		return nil
 	})

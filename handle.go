@@ -280,9 +280,9 @@ func openRows(conn *sqlite.Conn, blob blobRow, off, length int64) blobRows {
 
 func (r blobRows) close() { r.stmt.Reset() }
 
-// next steps to the row of the given group, which follows the one before. Its
-// data, of the length that the group must have, is in column 1.
-func (r blobRows) next(group int64) (length int, err error) {
+// read reads the given group, which follows the one before, to buf, and returns
+// its length, which is the one that it must have.
+func (r blobRows) read(group int64, buf []byte) (length int, err error) {
 	found, err := r.stmt.Step()
 	if err != nil {
 		return 0, err
@@ -297,7 +297,7 @@ func (r blobRows) next(group int64) (length int, err error) {
 	if n := r.stmt.ColumnLen(1); n != length {
 		return 0, fmt.Errorf("%w: row has %d bytes, not %d", bao.ErrMismatch, n, length)
 	}
-	return length, nil
+	return r.stmt.ColumnBytes(1, buf[:length]), nil
 }
 
 // scratch holds groups of which only a part is wanted.
@@ -306,18 +306,19 @@ var scratch = sync.Pool{New: func() any { return new([bao.GroupSize]byte) }}
 // readGroup reads the given group from the next row, verifies it, and copies
 // what is behind its first skip bytes to p.
 func (b *Blob) readGroup(conn *sqlite.Conn, rows blobRows, group int64, skip int, p []byte) (int, error) {
-	length, err := rows.next(group)
-	if err != nil {
-		return 0, b.damaged(conn, rows.blob, group, err)
-	}
+	length := bao.GroupLen(rows.blob.Size, group)
 	if skip == 0 && length == bao.GroupSize && len(p) >= length {
 		buf := (*[bao.GroupSize]byte)(p)
-		rows.stmt.ColumnBytes(1, buf[:])
+		if _, err := rows.read(group, buf[:]); err != nil {
+			return 0, b.damaged(conn, rows.blob, group, err)
+		}
 		return b.verified(conn, rows.blob, buf, group, length, length)
 	}
 	buf := scratch.Get().(*[bao.GroupSize]byte)
 	defer scratch.Put(buf)
-	rows.stmt.ColumnBytes(1, buf[:])
+	if _, err := rows.read(group, buf[:]); err != nil {
+		return 0, b.damaged(conn, rows.blob, group, err)
+	}
 	n, err := b.verified(conn, rows.blob, buf, group, length, min(length-skip, len(p)))
 	copy(p[:n], buf[skip:])
 	return n, err

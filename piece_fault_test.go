@@ -23,7 +23,7 @@ func TestPieceCommitFails(t *testing.T) {
 	ctx := t.Context()
 	if err := s.ExecScript(ctx, `
 		create table parent (x integer primary key);
-		create table child (x references parent deferrable initially deferred);`); err != nil {
+		create table offspring (x references parent deferrable initially deferred);`); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.OutsideTransaction(ctx, "pragma foreign_keys = on"); err != nil {
@@ -45,7 +45,7 @@ func TestPieceCommitFails(t *testing.T) {
 		func() error { return must(s.OpenPiece(ctx, "gone")).Delete(ctx) },
 		func() error { _, err := s.PutPiece(ctx, "put", strings.NewReader(string(first)), -1, nil); return err },
 		func() error { return s.SetCapacity(ctx, 240_000) },
-		func() error { return s.Exec(ctx, "insert into child values (1)") },
+		func() error { return s.Exec(ctx, "insert into offspring values (1)") },
 	}
 	errs := make([]error, len(calls))
 	for i, call := range calls {

@@ -68,7 +68,7 @@ func TestPieceCommitFails(t *testing.T) {
 	}
 	mustHaveKeys(t, s, "a", "done", "gone", "old")
 	mustHaveWritten(t, s, "a", first, []cairn.ByteRange{{Start: 0, End: 50_000}})
-	if err := s.ExecScript(ctx, "drop table child; drop table parent"); err != nil {
+	if err := s.ExecScript(ctx, "drop table offspring; drop table parent"); err != nil {
 		t.Fatal(err)
 	}
 	writePiece(t, a, first[50_000:], 50_000)

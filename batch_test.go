@@ -139,7 +139,7 @@ func TestCommitFails(t *testing.T) {
 	err := s.OnWriter(t.Context(), func(conn *sqlite.Conn) error {
 		return sqlitex.ExecuteScript(conn, `
 			create table parent (x integer primary key);
-			create table child (x references parent deferrable initially deferred);`, nil)
+			create table offspring (x references parent deferrable initially deferred);`, nil)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +166,7 @@ func TestCommitFails(t *testing.T) {
 	for i := range errs {
 		wg.Go(func() {
 			if i == 3 {
-				errs[i] = s.Exec(context.Background(), "insert into child values (1)")
+				errs[i] = s.Exec(context.Background(), "insert into offspring values (1)")
 			} else {
 				_, errs[i] = s.AddBytes(context.Background(), content(uint64(i), 10_000), nil)
 			}

@@ -53,6 +53,27 @@ func (o *AddOptions) progress(n int64) {
 	}
 }
 
+// check refuses options that make no sense, whatever the content.
+func (o *AddOptions) check() error {
+	switch {
+	case o == nil:
+		return nil
+	case o.Format > HashSeq:
+		return fmt.Errorf("%w: %v", ErrMismatch, o.Format)
+	case o.AutoTag && o.Tag != "":
+		return fmt.Errorf("%w: a tag of a given name and of a new one", ErrMismatch)
+	}
+	return checkTagName(o.Tag)
+}
+
+// checkSize refuses content that cannot be what it is said to be.
+func (o *AddOptions) checkSize(size int64) error {
+	if o.format() == HashSeq && size%int64(len(Hash{})) != 0 {
+		return errHashSeq
+	}
+	return nil
+}
+
 // segments are buffers of segmentSize, for one add each at a time.
 var segments = sync.Pool{New: func() any { return new([segmentSize]byte) }}
 
@@ -104,6 +125,9 @@ func (s *Store) add(ctx context.Context, r io.Reader, opts *AddOptions, then lin
 	if err := s.pool.open(); err != nil {
 		return nil, err
 	}
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
 	buf := segments.Get().(*[segmentSize]byte)
 	n, err := readSegment(ctx, r, buf)
 	if err == nil { // not the end: there is more than one segment
@@ -144,6 +168,9 @@ func readSegment(ctx context.Context, r io.Reader, buf *[segmentSize]byte) (n in
 func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, then link) (*TempTag, error) {
 	defer s.dropLeftovers(ctx)
 	opts.progress(int64(len(data)))
+	if err := errors.Join(opts.check(), opts.checkSize(int64(len(data)))); err != nil {
+		return nil, err
+	}
 	if err := s.capacity.admits(int64(len(data))); err != nil {
 		return nil, err
 	}
@@ -168,12 +195,12 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, the
 			return err
 		}
 		if old.State == Complete {
-			return then.run(conn, old)
+			return s.finishAdd(conn, old, tag, opts, then)
 		}
 		if err := insertSegment(conn, blob.id, 0, data, tiles); err != nil {
 			return err
 		}
-		if err := then.run(conn, blob); err != nil {
+		if err := s.finishAdd(conn, blob, tag, opts, then); err != nil {
 			return err
 		}
 		return s.survived(conn, blob.id)
@@ -182,7 +209,24 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, the
 		tag.Release()
 		return nil, err
 	}
+	s.indexAdded(tag)
 	return tag, nil
+}
+
+// finishAdd does what else is to happen in the transaction that makes a blob
+// visible, or finds it there.
+func (s *Store) finishAdd(conn *sqlite.Conn, blob blobRow, tag *TempTag, opts *AddOptions, then link) error {
+	if err := then.run(conn, blob); err != nil {
+		return err
+	}
+	return s.tagAdded(conn, tag, opts)
+}
+
+// indexAdded indexes what has been tagged and was too large for the transaction.
+func (s *Store) indexAdded(tag *TempTag) {
+	if tag.tag != "" {
+		s.indexTagged(tag.content)
+	}
 }
 
 // protect returns the temp tag of what is about to be made visible: protection
@@ -191,12 +235,35 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, the
 func (s *Store) protect(ctx context.Context, hash Hash, opts *AddOptions, then link) (*TempTag, error) {
 	content := HashAndFormat{hash, opts.format()}
 	if then != nil {
-		return &TempTag{content, func() {}}, nil
+		return &TempTag{content: content, release: func() {}}, nil
 	}
-	if err := s.guard.hold(ctx, subject{hash: hash}); err != nil {
-		return nil, err
+	return s.hold(ctx, content)
+}
+
+// tagAdded sets the tag that was asked for, if any, in the transaction that makes
+// the blob visible.
+func (s *Store) tagAdded(conn *sqlite.Conn, t *TempTag, opts *AddOptions) (err error) {
+	switch {
+	case opts == nil:
+		return nil
+	case opts.AutoTag:
+		if t.tag, err = newTagName(conn); err != nil {
+			return err
+		}
+	case opts.Tag != "":
+		t.tag = opts.Tag
+	default:
+		return nil
 	}
-	return s.newTempTag(content), nil
+	taken, err := s.take(conn, func(conn *sqlite.Conn) error {
+		if err := s.putTag(conn, t.tag, t.content, nil); err != nil {
+			return err
+		}
+		_, err := s.shed(conn)
+		return err
+	})
+	s.keeper.discardLater(taken.rest)
+	return err
 }
 
 // newID returns the next blob id. Only the writer's goroutine calls it.
@@ -426,7 +493,7 @@ func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 		return nil, err
 	}
 	hash := Hash(root)
-	if err := a.settleAll(); err != nil {
+	if err := errors.Join(a.settleAll(), opts.checkSize(a.size)); err != nil {
 		return nil, err
 	}
 	tag, err := a.s.protect(a.ctx, hash, opts, a.then)
@@ -435,7 +502,7 @@ func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 	}
 	var rest int64 // the blob to discard: ours, the partial one, or none
 	err = a.s.replace(a.ctx, hash, 0, func(conn *sqlite.Conn) (err error) {
-		rest, err = a.store(conn, hash)
+		rest, err = a.store(conn, tag, opts)
 		return err
 	})
 	if err != nil {
@@ -445,15 +512,17 @@ func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 	if rest != 0 {
 		a.s.discard(a.ctx, rest)
 	}
+	a.s.indexAdded(tag)
 	return tag, nil
 }
 
 // store makes the blob visible, in publish's transaction, and returns the one
 // whose rows are to be discarded.
-func (a *largeAdd) store(conn *sqlite.Conn, hash Hash) (rest int64, err error) {
+func (a *largeAdd) store(conn *sqlite.Conn, tag *TempTag, opts *AddOptions) (rest int64, err error) {
 	if a.lost != nil {
 		return 0, a.lost
 	}
+	hash := tag.Hash()
 	old, err := a.s.touchBlob(conn, hash, a.then == nil)
 	if err != nil {
 		return 0, err
@@ -462,7 +531,7 @@ func (a *largeAdd) store(conn *sqlite.Conn, hash Hash) (rest int64, err error) {
 		if err := hideBlob(conn, a.id); err != nil { // it is not kept
 			return 0, err
 		}
-		return a.id, a.then.run(conn, old)
+		return a.id, a.s.finishAdd(conn, old, tag, opts, a.then)
 	}
 	if old.State == Partial {
 		if err := unname(conn, old.id); err != nil {
@@ -487,7 +556,7 @@ func (a *largeAdd) store(conn *sqlite.Conn, hash Hash) (rest int64, err error) {
 		return 0, err
 	}
 	blob := blobRow{id: a.id, hash: hash, Status: Status{State: Complete, Size: a.size}}
-	if err := a.then.run(conn, blob); err != nil {
+	if err := a.s.finishAdd(conn, blob, tag, opts, a.then); err != nil {
 		return 0, err
 	}
 	return old.id, a.s.survived(conn, a.id)

@@ -15,9 +15,10 @@ const (
 	Evicted   Reason = iota + 1 // to keep the capacity
 	OverQuota                   // to keep its owner's quota
 	Deleted                     // by a caller
+	Swept                       // because nothing protects it
 )
 
-// String returns "evicted", "over quota" or "deleted".
+// String returns "evicted", "over quota", "deleted" or "swept".
 func (r Reason) String() string {
 	switch r {
 	case Evicted:
@@ -26,6 +27,8 @@ func (r Reason) String() string {
 		return "over quota"
 	case Deleted:
 		return "deleted"
+	case Swept:
+		return "swept"
 	}
 	return fmt.Sprintf("Reason(%d)", int(r))
 }

@@ -2,6 +2,7 @@ package cairn
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,12 +38,15 @@ type keeper struct {
 	// orphans are blobs that were kept by a pin only; true of those whose rows
 	// are to be discarded.
 	orphans map[int64]bool
+	swept   map[int64]struct{} // blobs that go because nothing protects them
 	pins    pinTable
-	pinNext []held          // to be pinned by the next transaction
-	flushed map[int64]int64 // uses that the transaction has written
-	reruns  int             // of the transaction
-	moved   []subject       // keys that have come to name another blob
-	movedIn []subject       // the same, in the open transaction
+	// sequences has whose children are protected.
+	sequences sequenceTable
+	pinNext   []held          // to be pinned by the next transaction
+	flushed   map[int64]int64 // uses that the transaction has written
+	reruns    int             // of the transaction
+	moved     []subject       // keys that have come to name another blob
+	movedIn   []subject       // the same, in the open transaction
 }
 
 func newKeeper(s *Store) *keeper {
@@ -53,6 +57,7 @@ func newKeeper(s *Store) *keeper {
 		observers: &s.observers,
 		leftovers: &s.leftovers,
 		pins:      newPinTable(&s.guard),
+		sequences: sequenceTable{s: s, shedding: true},
 	}
 }
 
@@ -71,7 +76,11 @@ func (k *keeper) begin(conn *sqlite.Conn) error {
 	if err := k.updatePins(conn); err != nil {
 		return err
 	}
-	if len(k.pins.changes) > 0 {
+	changed, err := k.sequences.begin(conn)
+	if err != nil {
+		return err
+	}
+	if changed || len(k.pins.changes) > 0 {
 		if err := k.collectOrphans(conn); err != nil {
 			return err
 		}
@@ -82,7 +91,7 @@ func (k *keeper) begin(conn *sqlite.Conn) error {
 // updatePins brings the table pin to what is held now, as far as it is known to
 // matter.
 func (k *keeper) updatePins(conn *sqlite.Conn) error {
-	if err := k.pins.removeReleased(conn); err != nil {
+	if err := k.removeReleased(conn); err != nil {
 		return err
 	}
 	if k.reruns > maxReruns {
@@ -99,6 +108,42 @@ func (k *keeper) updatePins(conn *sqlite.Conn) error {
 	}
 	for _, h := range k.pinNext {
 		if err := k.pins.add(conn, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweeps tells that a blob goes because nothing protects it.
+func (k *keeper) sweeps(blob int64) {
+	if k.swept == nil {
+		k.swept = make(map[int64]struct{})
+	}
+	k.swept[blob] = struct{}{}
+}
+
+// discardLater has the rows of hidden blobs removed after the transaction.
+func (k *keeper) discardLater(ids []int64) {
+	if len(ids) > 0 && k.orphans == nil {
+		k.orphans = make(map[int64]bool)
+	}
+	for _, id := range ids {
+		k.orphans[id] = true
+	}
+}
+
+// removeReleased has what is held no more protected no more.
+func (k *keeper) removeReleased(conn *sqlite.Conn) error {
+	released := k.guard.takeReleased()
+	for i, by := range released {
+		remove := k.pins.removeReleased
+		if by.children {
+			remove = k.sequences.unhold
+		}
+		if err := remove(conn, by); err != nil {
+			for _, by := range released[i:] {
+				k.guard.putReleased(by)
+			}
 			return err
 		}
 	}
@@ -173,15 +218,29 @@ func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
 	if err != nil || len(gone) == 0 {
 		return true, err
 	}
-	if !k.mayGo(gone) {
-		return false, nil
+	known, err := k.knowsChildren(gone)
+	if err != nil || !known || !k.mayGo(gone) {
+		return false, err
 	}
 	for _, g := range gone {
+		if _, swept := k.swept[g.blob]; swept && g.reason == Deleted {
+			g.reason = Swept
+		}
 		if event, ok := g.event(); ok {
 			k.news = append(k.news, event)
 		}
 	}
 	return true, exec(prep(conn, "gone_clear"))
+}
+
+// knowsChildren reports whether the triggers knew of all children that are
+// protected when they took away what is gone. If not, the sequences are read by
+// the next run.
+func (k *keeper) knowsChildren(gone []*removal) (bool, error) {
+	if !slices.ContainsFunc(gone, func(r *removal) bool { return r.whole && r.hash != (Hash{}) }) {
+		return true, nil
+	}
+	return k.sequences.close(k.mark)
 }
 
 // mayGo reports whether nobody holds anything of what is gone. What is held is
@@ -212,7 +271,11 @@ func (k *keeper) blame(conn *sqlite.Conn, err error) error {
 		return err
 	}
 	gone, goneErr := readGone(conn, 0)
-	if goneErr == nil && !k.mayGo(gone) {
+	if goneErr != nil {
+		return err
+	}
+	known, unknown := k.knowsChildren(gone)
+	if unknown == nil && (!known || !k.mayGo(gone)) {
 		return errHeld
 	}
 	return err
@@ -253,7 +316,9 @@ func (k *keeper) drop(by subject) error {
 }
 
 // stale reports whether the table protects what nobody holds any more.
-func (k *keeper) stale() bool { return k.guard.hasReleased() || len(k.moved)+len(k.movedIn) > 0 }
+func (k *keeper) stale() bool {
+	return k.guard.hasReleased() || len(k.moved)+len(k.movedIn) > 0 || k.sequences.stale()
+}
 
 // committed tells that the transaction is committed.
 func (k *keeper) committed() {
@@ -273,12 +338,14 @@ func (k *keeper) committed() {
 		}
 	}
 	k.pins.committed()
+	k.sequences.committed()
 	k.release()
 }
 
 // rolledBack tells that the transaction has come to nothing.
 func (k *keeper) rolledBack() {
 	k.pins.rolledBack()
+	k.sequences.rolledBack()
 	k.release()
 }
 
@@ -286,6 +353,7 @@ func (k *keeper) rolledBack() {
 // looks again.
 func (k *keeper) release() {
 	k.news, k.unnamed, k.orphans = nil, nil, nil
+	clear(k.swept)
 	for _, by := range k.marked {
 		k.guard.dropped(by, k.mark)
 	}

@@ -2,39 +2,538 @@ package cairn
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
 	"time"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+)
+
+// What protects a blob is counted in its row, in the transaction that changes it
+// (see the triggers of the schema), so a collection has little to find out: that
+// the sequences which protect others can be read, and which blobs nothing
+// protects. It looks for these in a snapshot, and looks at each of them again in
+// the transaction that removes it, where nothing can come in between.
+
+const (
+	// sweepBlobs are swept in one transaction at most, so that nobody waits long.
+	sweepBlobs = 256
+	// markBlobs are found before they are swept, at most; 8 bytes each.
+	markBlobs = 1 << 20
+	// expireTags are deleted in one transaction at most.
+	expireTags = 1024
+	// promptSequence is the size up to which a sequence is read in the snapshot
+	// that has found it.
+	promptSequence = 1 << 20
 )
 
 // GCOptions configure a garbage collection. Nil is the default.
 type GCOptions struct {
-	// DryRun has nothing swept, only reported.
+	// DryRun has nothing deleted, only reported.
 	DryRun bool
 	// Budget is about how long the sweep may take; the next collection goes on
 	// where it has ended. Default (and if ≤ 0): as long as it takes.
 	Budget time.Duration
-	// Protect, if not nil, is called once, after the collection has found what it
-	// would sweep. What it hands to add is protected like by a tag until the
-	// collection ends. An error of it ends the collection, and nothing is swept.
+	// Protect, if not nil, is called once, before anything is swept. What it
+	// hands to add is protected, as by a [TempTag], until the collection ends. An
+	// error of it ends the collection, and nothing is swept.
 	Protect func(ctx context.Context, add func(HashAndFormat)) error
 }
 
-// GCTotal is how many blobs, and bytes of them that were in the database.
+// GCTotal is how many blobs, and how many bytes they had in the database.
 type GCTotal struct{ Blobs, Bytes int64 }
 
 // A GCReport tells what a garbage collection has done, or would have.
 type GCReport struct {
 	Marked     int64 // blobs that stay
 	Swept      int64 // blobs that do not
-	SweptBytes int64 // their bytes in the database
-	// Of what was swept, by reason: complete blobs that nothing protected, and
-	// partial ones.
+	SweptBytes int64 // what they had in the database
+	// Unprotected and Partial are what was swept, by reason: complete blobs that
+	// nothing protects, and partial ones.
 	Unprotected, Partial GCTotal
-	ExpiredTags          int64 // deleted
+	ExpiredTags          int64 // tags that were deleted
 	DryRun               bool
-	Done                 bool // false if the budget was used up
+	Done                 bool // false if the budget was used up before the end
 }
 
-// GC deletes what nothing protects.
+// GC deletes the blobs that nothing protects: no [Tag] and no [TempTag], also not
+// through a sequence, no open reader, no [Pin], no piece and no owner. Complete
+// and partial ones are treated alike. Before that it deletes the tags that have
+// expired. What has been added, completed or read since it began stays, and what
+// comes to be protected while it runs does: who protects something before its last
+// protection ends, or before [GCOptions.Protect] is called, cannot lose it.
+//
+// It first reads all sequences that protect others. One that is damaged, or of a
+// length that none has, ends it before anything is deleted ([ErrCorrupt],
+// [ErrMismatch]); of one that is absent or partial, what is there counts. Then it
+// sweeps in small transactions, between which others write; when it returns nil,
+// all of them are durable. A crash leaves some blobs swept, and others not.
+//
+// One collection runs at a time; a second one waits. Memory does not grow with
+// the number of blobs. Other errors: those of ctx and Protect, [ErrReadOnly],
+// [ErrClosed], [ErrFull]. The report tells what was done before an error.
 func (s *Store) GC(ctx context.Context, opts *GCOptions) (GCReport, error) {
-	return GCReport{}, errStub
+	if opts == nil {
+		opts = &GCOptions{}
+	}
+	c := collector{s: s, ctx: ctx, GCOptions: opts, report: GCReport{DryRun: opts.DryRun}}
+	if err := c.run(); err != nil {
+		return c.report, fmt.Errorf("gc: %w", err)
+	}
+	return c.report, nil
+}
+
+// A collector is one garbage collection.
+type collector struct {
+	*GCOptions
+	s      *Store
+	ctx    context.Context
+	began  int64 // of the clock of uses
+	now    int64 // the same moment, for expiries
+	report GCReport
+	roots  []*TempTag // of Protect
+}
+
+func (c *collector) run() error {
+	if c.s.writer == nil {
+		return ErrReadOnly
+	}
+	if err := c.s.pool.open(); err != nil {
+		return err
+	}
+	select {
+	case c.s.collecting <- struct{}{}:
+		defer func() { <-c.s.collecting }()
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
+	}
+	defer func() {
+		for _, t := range c.roots {
+			t.Release()
+		}
+	}()
+	c.now = time.Now().UnixNano()
+	if err := c.expire(); err != nil {
+		return err
+	}
+	if err := c.readSequences(); err != nil {
+		return err
+	}
+	c.began = c.s.uses.now()
+	if c.Protect != nil {
+		// Who holds something now may have it protected from then on by what Protect
+		// tells, and let it go: that is too late for this collection.
+		c.s.guard.noteReleases()
+		defer c.s.guard.forgetReleases()
+		if err := c.protect(); err != nil {
+			return err
+		}
+	}
+	if c.DryRun {
+		return c.count()
+	}
+	return c.sweepAll()
+}
+
+// expire deletes the tags whose time is over.
+func (c *collector) expire() (err error) {
+	err = c.s.pool.read(c.ctx, func(conn *sqlite.Conn) error {
+		stmt := prep(conn, "tag_expired")
+		stmt.SetInt64(":now", c.now)
+		c.report.ExpiredTags, err = stepInt(stmt)
+		return err
+	})
+	if err != nil || c.DryRun || c.report.ExpiredTags == 0 {
+		return err
+	}
+	c.report.ExpiredTags = 0
+	for {
+		n := 0
+		err := c.s.changeTags(c.ctx, func(conn *sqlite.Conn) error {
+			stmt := prep(conn, "tag_expire")
+			stmt.SetInt64(":now", c.now)
+			stmt.SetInt64(":limit", expireTags)
+			err := exec(stmt)
+			n = conn.Changes()
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		c.report.ExpiredTags += int64(n)
+		if n < expireTags {
+			return nil
+		}
+	}
+}
+
+// protect asks the caller what else is to stay.
+func (c *collector) protect() error {
+	err := c.Protect(c.ctx, func(content HashAndFormat) { c.roots = append(c.roots, c.s.TempTag(content)) })
+	if err != nil {
+		return fmt.Errorf("protect: %w", err)
+	}
+	return c.readSequences()
+}
+
+// A markedSequence is a sequence that protects its children.
+type markedSequence struct {
+	id      int64
+	hash    Hash
+	indexed bool
+}
+
+// readSequences makes sure that all sequences that protect others can be read, and
+// that their children are known.
+func (c *collector) readSequences() error {
+	if len(c.s.guard.unreadSequences()) > 0 {
+		if err := c.s.write(c.ctx, 0, c.s.keeper.sequences.note); err != nil {
+			return err
+		}
+	}
+	for after := int64(0); ; {
+		var later []markedSequence
+		n := 0
+		err := c.s.pool.read(c.ctx, func(conn *sqlite.Conn) error {
+			page, err := listSequences(conn, after)
+			if n = len(page); n > 0 {
+				after = page[n-1].id
+			}
+			for _, seq := range page {
+				read := false
+				if err == nil {
+					read, err = c.readNow(conn, seq)
+				}
+				if !read {
+					later = append(later, seq)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, seq := range later {
+			if err := c.readLater(seq); err != nil {
+				return err
+			}
+		}
+		if n < listPage {
+			return nil
+		}
+	}
+}
+
+func listSequences(conn *sqlite.Conn, after int64) (page []markedSequence, err error) {
+	stmt := prep(conn, "sequence_list")
+	defer stmt.Reset()
+	stmt.SetInt64(":after", after)
+	stmt.SetInt64(":limit", listPage)
+	for {
+		found, err := stmt.Step()
+		if err != nil || !found {
+			return page, err
+		}
+		seq := markedSequence{id: stmt.GetInt64("id"), indexed: stmt.GetInt64("indexed") != 0}
+		stmt.GetBytes("hash", seq.hash[:])
+		page = append(page, seq)
+	}
+}
+
+// readNow reads a sequence in the snapshot, unless it is large or has to be
+// indexed.
+func (c *collector) readNow(conn *sqlite.Conn, seq markedSequence) (read bool, err error) {
+	blob, err := findBlob(conn, seq.hash)
+	if err != nil || blob.State == Absent {
+		return seq.indexed, err
+	}
+	if !seq.indexed || blob.Size > promptSequence {
+		return false, nil
+	}
+	present, err := presentChunks(conn, blob, bao.All())
+	if err == nil {
+		err = c.readable(connBlob{c.s, conn, blob}, blob, present)
+	}
+	return true, err
+}
+
+// readable returns an error if what is there of a sequence cannot be read.
+func (c *collector) readable(r io.ReaderAt, blob blobRow, present bao.Ranges) error {
+	if blob.State == Complete && blob.Size%int64(len(Hash{})) != 0 {
+		return fmt.Errorf("sequence %v: %w", blob.hash, errHashSeq)
+	}
+	if err := eachChild(r, blob, present, func(Hash) error { return nil }); err != nil {
+		return fmt.Errorf("sequence %v: %w", blob.hash, err)
+	}
+	return nil
+}
+
+// readLater reads a sequence in parts.
+func (c *collector) readLater(seq markedSequence) error {
+	if !seq.indexed {
+		if err := c.s.index(c.ctx, seq.id, seq.hash); err != nil {
+			return err
+		}
+	}
+	b, err := c.s.openBlob(c.ctx, seq.hash, "sequence "+seq.hash.String())
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	blob, present, err := c.s.presence(c.ctx, seq.hash)
+	if err != nil {
+		return err
+	}
+	return c.readable(b, blob, present)
+}
+
+// A found blob is one that nothing protects.
+type found struct {
+	id     int64
+	hash   Hash
+	state  State
+	stored int64
+}
+
+// eachGarbage calls f with the blobs of the ids above after, up to to, that nothing
+// protects, from one snapshot, and returns how many blobs that has.
+func (c *collector) eachGarbage(after, to int64, f func(found) error) (blobs int64, err error) {
+	r, err := c.s.pool.take(c.ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer c.s.pool.put(r)
+	r.SetInterrupt(c.ctx.Done())
+	defer r.SetInterrupt(nil)
+	usage := prep(r.Conn, "usage_get")
+	if _, err := usage.Step(); err != nil {
+		return 0, mapSQLite(err)
+	}
+	blobs = usage.GetInt64("blobs") + usage.GetInt64("partial")
+	if err := usage.Reset(); err != nil {
+		return 0, mapSQLite(err)
+	}
+	stmt := prep(r.Conn, "gc_garbage")
+	defer stmt.Reset()
+	stmt.SetInt64(":after", after)
+	stmt.SetInt64(":to", to)
+	stmt.SetInt64(":began", c.began)
+	stmt.SetInt64(":now", c.now)
+	stmt.SetBool(":expired", c.report.DryRun && c.report.ExpiredTags > 0)
+	for {
+		more, err := stmt.Step()
+		if err != nil || !more {
+			return blobs, mapSQLite(err)
+		}
+		g := found{id: stmt.ColumnInt64(0), state: State(stmt.ColumnInt64(2)), stored: stmt.ColumnInt64(3)}
+		stmt.ColumnBytes(1, g.hash[:])
+		if c.s.guard.isHeld(subject{hash: g.hash}) {
+			continue
+		}
+		if err := f(g); err != nil {
+			return blobs, err
+		}
+	}
+}
+
+// count reports what would be swept.
+func (c *collector) count() error {
+	blobs, err := c.eachGarbage(0, math.MaxInt64, func(g found) error {
+		c.report.add(g)
+		return nil
+	})
+	c.report.Marked = blobs - c.report.Swept
+	c.report.Done = err == nil
+	return err
+}
+
+// add counts a blob that is swept.
+func (r *GCReport) add(g found) {
+	total := &r.Unprotected
+	if g.state == Partial {
+		total = &r.Partial
+	}
+	total.Blobs++
+	total.Bytes += g.stored
+	r.Swept++
+	r.SweptBytes += g.stored
+}
+
+// sweepAll marks and sweeps, from where a collection that had used up its budget
+// has ended, to the end and again from the first blob to there.
+func (c *collector) sweepAll() error {
+	deadline := time.Time{}
+	if c.Budget > 0 {
+		deadline = time.Now().Add(c.Budget)
+	}
+	cursor := int64(0)
+	err := c.s.pool.read(c.ctx, func(conn *sqlite.Conn) (err error) {
+		cursor, err = stepInt(prep(conn, "gc_cursor_get"))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer c.s.dropLeftovers(c.ctx)
+	w := sweep{collector: c, deadline: deadline, after: cursor, to: math.MaxInt64}
+	done, err := w.run()
+	if done && cursor > 0 {
+		w.after, w.to = 0, cursor
+		done, err = w.run()
+	}
+	c.report.Marked = max(0, w.blobs-c.report.Swept-w.left)
+	c.report.Done = done
+	if err != nil {
+		return err
+	}
+	return c.finish(cursor, w.after)
+}
+
+// finish has all that was swept durable, and notes where the next collection
+// begins.
+func (c *collector) finish(before, after int64) error {
+	if c.report.Done {
+		after = 0
+	}
+	if before == after && c.report.Swept == 0 {
+		return nil
+	}
+	return c.s.write(c.ctx, 0, func(conn *sqlite.Conn) error {
+		if after == 0 {
+			return exec(prep(conn, "gc_cursor_remove"))
+		}
+		stmt := prep(conn, "gc_cursor_put")
+		stmt.SetInt64(":after", after)
+		return exec(stmt)
+	})
+}
+
+// A sweep goes through the blobs with the ids above after, up to to.
+type sweep struct {
+	*collector
+	deadline  time.Time // zero: none
+	after, to int64
+	blobs     int64 // in the first snapshot
+	left      int64 // found, and not swept for want of time
+}
+
+// run marks and sweeps. done tells that it has come to the end.
+func (w *sweep) run() (done bool, err error) {
+	for {
+		var ids []int64
+		blobs, err := w.eachGarbage(w.after, w.to, func(g found) error {
+			if ids = append(ids, g.id); len(ids) == markBlobs {
+				return errStopped
+			}
+			return nil
+		})
+		w.blobs = max(w.blobs, blobs)
+		full := err == errStopped
+		if err != nil && !full {
+			return false, err
+		}
+		for len(ids) > 0 {
+			if !w.deadline.IsZero() && time.Now().After(w.deadline) {
+				w.left = int64(len(ids))
+				return false, nil
+			}
+			n, err := w.some(ids[:min(len(ids), sweepBlobs)])
+			if err != nil {
+				return false, err
+			}
+			w.after = ids[n-1]
+			ids = ids[n:]
+		}
+		if !full {
+			return true, nil
+		}
+	}
+}
+
+// some sweeps the first of the given blobs, in one transaction, and returns how
+// many of them it has looked at. Its commit is the point at which they are gone; a
+// crash after it leaves at most rows of a large one, which the next Open removes.
+func (w *sweep) some(ids []int64) (n int, err error) {
+	var swept []found
+	var rest []int64
+	err = w.s.writeLazy(w.ctx, func(conn *sqlite.Conn) error {
+		n, swept, rest = 0, swept[:0], rest[:0]
+		if err := w.s.keeper.writeUses(conn); err != nil {
+			return err
+		}
+		for groups := int64(0); n < len(ids) && groups < dropGroups; n++ {
+			g, err := w.look(conn, ids[n])
+			if err != nil {
+				return err
+			}
+			by := subject{hash: g.hash}
+			if g.id == 0 || w.s.guard.wasHeld(by) || w.s.keeper.drop(by) != nil {
+				continue // somebody has it now
+			}
+			if groups += bao.Groups(g.stored); groups > dropGroups {
+				err = hideBlob(conn, g.id)
+				rest = append(rest, g.id)
+			} else {
+				err = removeBlob(conn, g.id)
+			}
+			if err != nil {
+				return err
+			}
+			w.s.keeper.sweeps(g.id)
+			swept = append(swept, g)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, g := range swept {
+		w.report.add(g)
+	}
+	w.s.discard(w.ctx, rest...)
+	return n, nil
+}
+
+// look returns a blob if nothing protects it, as far as the database knows.
+func (w *sweep) look(conn *sqlite.Conn, id int64) (g found, err error) {
+	stmt := prep(conn, "gc_look")
+	defer stmt.Reset()
+	stmt.SetInt64(":id", id)
+	stmt.SetInt64(":began", w.began)
+	more, err := stmt.Step()
+	if err != nil || !more {
+		return found{}, err
+	}
+	g = found{id: id, state: State(stmt.ColumnInt64(1)), stored: stmt.ColumnInt64(2)}
+	stmt.ColumnBytes(0, g.hash[:])
+	return g, nil
+}
+
+// collect collects garbage from time to time. What goes wrong is logged, and tried
+// again the next time.
+func (s *Store) collect(every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.background.Done():
+			return
+		case <-tick.C:
+		}
+		report, err := s.GC(s.background, nil)
+		switch {
+		case s.background.Err() != nil:
+			return
+		case err != nil:
+			s.log.Error("cairn: garbage collection", "err", err)
+		case report.Swept > 0:
+			s.log.Info("cairn: garbage collection", "swept", report.Swept, "bytes", report.SweptBytes)
+		}
+	}
 }

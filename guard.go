@@ -3,17 +3,19 @@ package cairn
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
 	"zombiezen.com/go/sqlite"
 )
 
-// A subject is what can be protected: a hash or, if key is not empty, a piece's
-// key, whatever blob that names.
+// A subject is what can be protected: a hash, the children of the sequence that
+// has a hash or, if key is not empty, a piece's key, whatever blob that names.
 type subject struct {
-	hash Hash
-	key  string
+	hash     Hash
+	children bool
+	key      string
 }
 
 // find returns the id of the blob that a subject means now, 0 if there is none.
@@ -33,14 +35,22 @@ type guard struct {
 	mu       sync.Mutex
 	entries  map[subject]*guarded
 	released []subject // that were pinned, and are held no more
-	// frozen is not nil while nobody can hold anything anew; closed then.
-	frozen chan struct{}
+	// unread are the sequences whose children are held, and which the writer has
+	// not been told of.
+	unread map[subject]struct{}
+	// recent is not nil while a collection asks others what to protect: what has
+	// been held since it began. Children are held until its end.
+	recent map[subject]struct{}
+	// frozen is not nil while nobody can hold anything anew, gate while nobody
+	// can hold children anew; closed then.
+	frozen, gate chan struct{}
 }
 
 // guarded is the state of one subject; it exists while there is any.
 type guarded struct {
 	holds int
-	// pinned tells that the writer wants to know of the last release.
+	// pinned tells that the writer knows of it, and wants to know of the last
+	// release.
 	pinned bool
 	// dropping is not nil while a deletion that found no holds is being
 	// committed; closed when that is over.
@@ -82,9 +92,18 @@ func (g *guard) tryHold(by subject) (wait chan struct{}) {
 	if g.frozen != nil {
 		return g.frozen
 	}
+	if by.children && g.gate != nil {
+		return g.gate
+	}
 	e := g.entry(by)
 	if e.dropping == nil {
 		e.holds++
+	}
+	if by.children && !e.pinned {
+		if g.unread == nil {
+			g.unread = make(map[subject]struct{})
+		}
+		g.unread[by] = struct{}{}
 	}
 	return e.dropping
 }
@@ -93,14 +112,34 @@ func (g *guard) release(by subject) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	e := g.entries[by]
+	if g.recent != nil && e.holds == 1 {
+		g.recent[by] = struct{}{}
+		if by.children {
+			return // until forgetReleases
+		}
+	}
 	e.holds--
 	if e.holds == 0 && e.pinned {
 		e.pinned = false
 		g.released = append(g.released, by)
 	}
+	if e.holds == 0 {
+		delete(g.unread, by)
+	}
 	if e.holds == 0 && e.dropping == nil {
 		delete(g.entries, by)
 	}
+}
+
+// holdAll protects subjects, or none of them.
+func (g *guard) holdAll(ctx context.Context, list []subject) error {
+	for i, by := range list {
+		if err := g.hold(ctx, by); err != nil {
+			g.releaseAll(list[:i])
+			return err
+		}
+	}
+	return nil
 }
 
 func (g *guard) releaseAll(list []subject) {
@@ -141,7 +180,73 @@ func (g *guard) freeze(wake chan struct{}) {
 func (g *guard) thaw() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.frozen = nil
+	g.frozen, g.gate = nil, nil
+}
+
+// closeGate lets nobody hold children anew until wake is closed, or thaw is
+// called, unless there are some that the writer has not been told of: then it
+// returns false.
+func (g *guard) closeGate(wake chan struct{}) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.unread) > 0 {
+		return false
+	}
+	g.gate = wake
+	return true
+}
+
+// unreadSequences returns whose children are held without the writer's knowing.
+func (g *guard) unreadSequences() []subject {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Keys(g.unread))
+}
+
+// unmark takes back markPinned.
+func (g *guard) unmark(by subject) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if e := g.entries[by]; e != nil && e.holds > 0 && e.pinned {
+		e.pinned = false
+		g.unread[by] = struct{}{}
+	}
+}
+
+// noteReleases begins to note what is released.
+func (g *guard) noteReleases() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.recent = make(map[subject]struct{})
+}
+
+// forgetReleases ends noteReleases.
+func (g *guard) forgetReleases() {
+	g.mu.Lock()
+	recent := g.recent
+	g.recent = nil
+	g.mu.Unlock()
+	for by := range recent {
+		if by.children {
+			g.release(by)
+		}
+	}
+}
+
+// wasHeld reports whether a subject has been released since noteReleases.
+func (g *guard) wasHeld(by subject) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, was := g.recent[by]
+	return was
+}
+
+// isHeld reports whether a subject is held.
+func (g *guard) isHeld(by subject) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.entries[by]
+	return e != nil && e.holds > 0
 }
 
 // markPinned asks for the last release of a subject to be noted, and reports
@@ -154,6 +259,7 @@ func (g *guard) markPinned(by subject) bool {
 		return false
 	}
 	e.pinned = true
+	delete(g.unread, by)
 	g.released = slices.DeleteFunc(g.released, func(s subject) bool { return s == by })
 	return true
 }
@@ -165,6 +271,7 @@ func (g *guard) takeReleased() (list []subject) {
 	for _, by := range g.released {
 		if e := g.entries[by]; e != nil && e.holds > 0 {
 			e.pinned = true // it is held again
+			delete(g.unread, by)
 		} else {
 			list = append(list, by)
 		}
@@ -178,6 +285,7 @@ func (g *guard) putReleased(by subject) {
 	defer g.mu.Unlock()
 	if e := g.entries[by]; e != nil && e.holds > 0 {
 		e.pinned = true // it is held again
+		delete(g.unread, by)
 		return
 	}
 	g.released = append(g.released, by)
@@ -189,13 +297,13 @@ func (g *guard) hasReleased() bool {
 	return len(g.released) > 0
 }
 
-// held returns what is protected.
+// held returns what is protected, children left out.
 func (g *guard) held() []subject {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	list := make([]subject, 0, len(g.entries))
 	for by, e := range g.entries {
-		if e.holds > 0 {
+		if e.holds > 0 && !by.children {
 			list = append(list, by)
 		}
 	}
@@ -215,35 +323,3 @@ func (g *guard) everything(conn *sqlite.Conn) (list []held, err error) {
 	}
 	return list, nil
 }
-
-// A TempTag protects content from deletion for as long as this process wants
-// it to. It ends with Release, and with the process. Its methods may be
-// called concurrently.
-type TempTag struct {
-	content HashAndFormat
-	release func()
-}
-
-// TempTag protects content that is, or will be, in the store. It waits while
-// a deletion of the same content is being committed.
-func (s *Store) TempTag(content HashAndFormat) *TempTag {
-	s.guard.hold(context.Background(), subject{hash: content.Hash}) // cannot fail
-	return s.newTempTag(content)
-}
-
-// newTempTag makes a temp tag of a hold that has been taken already.
-func (s *Store) newTempTag(content HashAndFormat) *TempTag {
-	return &TempTag{
-		content: content,
-		release: sync.OnceFunc(func() { s.guard.release(subject{hash: content.Hash}) }),
-	}
-}
-
-// Hash returns the protected hash.
-func (t *TempTag) Hash() Hash { return t.content.Hash }
-
-// HashAndFormat returns what is protected.
-func (t *TempTag) HashAndFormat() HashAndFormat { return t.content }
-
-// Release ends the protection. Further calls do nothing.
-func (t *TempTag) Release() { t.release() }

@@ -53,6 +53,9 @@ func (s *Store) missing(ctx context.Context, content HashAndFormat, yield func(W
 	if content.Format != HashSeq || blob.State == Absent {
 		return nil
 	}
+	if blob.SizeProven && blob.Size%int64(len(Hash{})) != 0 {
+		return errHashSeq
+	}
 	seen := map[Hash]bool{content.Hash: true}
 	return s.children(ctx, blob, present, func(child Hash) error {
 		if seen[child] {
@@ -82,24 +85,12 @@ func yieldWant(blob blobRow, present bao.Ranges, yield func(Want) bool) error {
 
 // children calls f with the hashes of a sequence that are there.
 func (s *Store) children(ctx context.Context, blob blobRow, present bao.Ranges, f func(Hash) error) error {
-	if blob.SizeProven && blob.Size%int64(len(Hash{})) != 0 {
-		return errHashSeq
-	}
 	b, err := s.openBlob(ctx, blob.hash, "blob "+blob.hash.String())
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	bounds := present.Bounds()
-	for i := 0; i < len(bounds); i += 2 {
-		start := int64(bounds[i]) * bao.ChunkSize
-		end := min(int64(bounds[i+1])*bao.ChunkSize, blob.Size)
-		r := io.NewSectionReader(b, start, end-start)
-		if err := eachHash(r, f); err != nil {
-			return err
-		}
-	}
-	return nil
+	return eachChild(b, blob, present, f)
 }
 
 // eachHash calls f with each hash that r has. A rest that is none, which only a

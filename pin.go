@@ -72,11 +72,8 @@ func (p *Pin) hold(ctx context.Context, w Window) error {
 		return err
 	}
 	list := w.subjects()
-	for i, by := range list {
-		if err := p.s.guard.hold(ctx, by); err != nil {
-			p.s.guard.releaseAll(list[:i])
-			return err
-		}
+	if err := p.s.guard.holdAll(ctx, list); err != nil {
+		return err
 	}
 	p.holds = list
 	return nil
@@ -230,20 +227,13 @@ func (t *pinTable) unset(h held) {
 	}
 }
 
-// removeReleased removes the pins of what holds no more.
-func (t *pinTable) removeReleased(conn *sqlite.Conn) error {
-	released := t.guard.takeReleased()
-	for i, by := range released {
-		if id, ok := t.pinned[by]; ok {
-			if err := t.remove(conn, held{id, by}); err != nil {
-				for _, by := range released[i:] {
-					t.guard.putReleased(by)
-				}
-				return err
-			}
-		}
+// removeReleased removes the pin of what holds no more.
+func (t *pinTable) removeReleased(conn *sqlite.Conn, by subject) error {
+	id, ok := t.pinned[by]
+	if !ok {
+		return nil
 	}
-	return nil
+	return t.remove(conn, held{id, by})
 }
 
 func (t *pinTable) committed() { t.changes = nil }

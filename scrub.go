@@ -2,10 +2,13 @@ package cairn
 
 import (
 	"context"
+	"errors"
 	"iter"
 
 	"github.com/cairnstore/cairn/bao"
 )
+
+var errStub = errors.New("not there yet")
 
 // ScrubOptions configure a scrub. Nil is the default: everything, as fast as it
 // goes.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 )
@@ -42,6 +43,10 @@ type Options struct {
 	// [Store.SetCapacity], or [Unlimited]. Default (0): what the database
 	// remembers. A read-only store ignores it.
 	Capacity int64
+	// GCInterval is how long after an Open, and then again and again, [Store.GC]
+	// runs by itself. What goes wrong is logged. Default (and if ≤ 0): it does
+	// not. A read-only store ignores it.
+	GCInterval time.Duration
 	// Logger gets what happens in the background. Default: nothing is logged.
 	Logger *slog.Logger
 }
@@ -72,6 +77,8 @@ type Store struct {
 	tiles  tileCache
 	guard  guard
 	uses   uses
+
+	collecting chan struct{} // holds a token while garbage is collected
 
 	capacity  capacity
 	pieces    pieceStates
@@ -129,7 +136,7 @@ func open(ctx context.Context, path string, opts *Options) (_ *Store, err error)
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	s := &Store{log: opts.logger(), swept: make(chan struct{})}
+	s := &Store{log: opts.logger(), swept: make(chan struct{}), collecting: make(chan struct{}, 1)}
 	s.background, s.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -257,6 +264,9 @@ func (s *Store) openReadWrite(ctx context.Context, opts *Options) (err error) {
 		if err := s.setCapacity(ctx, opts.Capacity); err != nil {
 			return errors.Join(fmt.Errorf("capacity %d: %w", opts.Capacity, err), s.Close())
 		}
+	}
+	if opts.GCInterval > 0 {
+		s.running.Go(func() { s.collect(opts.GCInterval) })
 	}
 	if !hidden {
 		close(s.swept)

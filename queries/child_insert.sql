@@ -1,0 +1,1 @@
+insert into "child" ("sequence", "prefix") values (:sequence, :prefix) on conflict do nothing;

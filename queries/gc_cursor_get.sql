@@ -1,0 +1,1 @@
+select "value" as "after" from "setting" where "name" = 'gc_cursor';

@@ -1,0 +1,1 @@
+delete from "setting" where "name" = 'gc_cursor';

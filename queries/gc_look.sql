@@ -1,0 +1,5 @@
+select "hash" as "hash", "state" as "state", "stored" as "stored", "size" as "size"
+from "blob"
+where "id" = :id and "hash" is not null and "last_used" < :began and "protected" = 0
+and not exists (select 1 from "key" where "key"."blob" = "blob"."id")
+and not exists (select 1 from "owned" where "owned"."blob" = "blob"."id");

@@ -1,0 +1,1 @@
+update "sequence" set "indexed" = 1 where "id" = :id;

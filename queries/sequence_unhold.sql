@@ -1,0 +1,1 @@
+update "sequence" set "held" = 0 where "hash" = :hash;

@@ -1,0 +1,1 @@
+select 1 as "wanted" from "sequence" where "id" = :id and ("tags" > 0 or "held" = 1);

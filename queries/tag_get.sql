@@ -1,0 +1,3 @@
+select "name" as "name", "hash" as "hash", "format" as "format", "created" as "created", "expires" as "expires"
+from "tag"
+where "name" = :name;

@@ -1,0 +1,1 @@
+delete from "tag" where "name" = :name;

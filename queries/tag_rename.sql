@@ -1,0 +1,1 @@
+update "tag" set "name" = :new where "name" = :old;

@@ -380,7 +380,7 @@ func TestAddProgress(t *testing.T) {
 		if last != size || calls == 0 {
 			t.Errorf("%d bytes: last progress %d in %d calls", size, last, calls)
 		}
-		if got := tag.HashAndFormat(); got != (cairn.HashAndFormat{Hash: tag.Hash(), Format: cairn.HashSeq}) {
+		if got := tag.HashAndFormat(); got != (cairn.HashAndFormat{Hash: tag.Hash(), Format: cairn.Raw}) {
 			t.Errorf("%v", got)
 		}
 	}

@@ -2,10 +2,13 @@ package cairn
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/cairnstore/cairn/bao"
@@ -20,9 +23,9 @@ import (
 
 const (
 	// sweepBlobs are swept in one transaction at most, so that nobody waits long.
-	sweepBlobs = 256
-	// markBlobs are found before they are swept, at most; 8 bytes each.
-	markBlobs = 1 << 20
+	sweepBlobs = 1024
+	// markBlobs are found before they are swept, at most; 56 bytes each.
+	markBlobs = 1 << 17
 	// expireTags are deleted in one transaction at most.
 	expireTags = 1024
 	// promptSequence is the size up to which a sequence is read in the snapshot
@@ -425,10 +428,11 @@ type sweep struct {
 
 // run marks and sweeps. done tells that it has come to the end.
 func (w *sweep) run() (done bool, err error) {
+	var garbage []found
 	for {
-		var ids []int64
+		garbage = garbage[:0]
 		blobs, err := w.eachGarbage(w.after, w.to, func(g found) error {
-			if ids = append(ids, g.id); len(ids) == markBlobs {
+			if garbage = append(garbage, g); len(garbage) == markBlobs {
 				return errStopped
 			}
 			return nil
@@ -438,17 +442,17 @@ func (w *sweep) run() (done bool, err error) {
 		if err != nil && !full {
 			return false, err
 		}
-		for len(ids) > 0 {
+		for rest := garbage; len(rest) > 0; {
 			if !w.deadline.IsZero() && time.Now().After(w.deadline) {
-				w.left = int64(len(ids))
+				w.left = int64(len(rest))
 				return false, nil
 			}
-			n, err := w.some(ids[:min(len(ids), sweepBlobs)])
-			if err != nil {
+			n := portion(rest)
+			if err := w.some(rest[:n]); err != nil {
 				return false, err
 			}
-			w.after = ids[n-1]
-			ids = ids[n:]
+			w.after = rest[n-1].id
+			rest = rest[n:]
 		}
 		if !full {
 			return true, nil
@@ -456,63 +460,92 @@ func (w *sweep) run() (done bool, err error) {
 	}
 }
 
-// some sweeps the first of the given blobs, in one transaction, and returns how
-// many of them it has looked at. Its commit is the point at which they are gone; a
-// crash after it leaves at most rows of a large one, which the next Open removes.
-func (w *sweep) some(ids []int64) (n int, err error) {
+// portion returns how many of some blobs are swept in one transaction: one that is
+// large, or some that are not.
+func portion(list []found) int {
+	groups := int64(0)
+	for i, g := range list {
+		if groups += bao.Groups(g.stored); i == sweepBlobs || groups > dropGroups && i > 0 {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// some sweeps some blobs, as far as nothing protects them now. Its commit is the
+// point at which they are gone; a crash after it leaves at most rows of a large
+// one, which the next Open removes.
+func (w *sweep) some(list []found) error {
 	var swept []found
-	var rest []int64
-	err = w.s.writeLazy(w.ctx, func(conn *sqlite.Conn) error {
-		n, swept, rest = 0, swept[:0], rest[:0]
+	large := len(list) == 1 && bao.Groups(list[0].stored) > dropGroups
+	err := w.s.writeLazy(w.ctx, func(conn *sqlite.Conn) error {
 		if err := w.s.keeper.writeUses(conn); err != nil {
 			return err
 		}
-		for groups := int64(0); n < len(ids) && groups < dropGroups; n++ {
-			g, err := w.look(conn, ids[n])
-			if err != nil {
-				return err
-			}
+		loose := make(map[int64]found, len(list))
+		for _, g := range list {
 			by := subject{hash: g.hash}
-			if g.id == 0 || w.s.guard.wasHeld(by) || w.s.keeper.drop(by) != nil {
-				continue // somebody has it now
+			if !w.s.guard.wasHeld(by) && w.s.keeper.drop(by) == nil {
+				loose[g.id] = g
 			}
-			if groups += bao.Groups(g.stored); groups > dropGroups {
-				err = hideBlob(conn, g.id)
-				rest = append(rest, g.id)
-			} else {
-				err = removeBlob(conn, g.id)
-			}
-			if err != nil {
-				return err
-			}
-			w.s.keeper.sweeps(g.id)
-			swept = append(swept, g)
 		}
-		return nil
+		var err error
+		if large {
+			swept, err = w.hide(conn, loose)
+		} else {
+			swept, err = w.remove(conn, loose)
+		}
+		for _, g := range swept {
+			w.s.keeper.sweeps(g.id)
+		}
+		return err
 	})
 	if err != nil {
-		return 0, err
+		return err
 	}
 	for _, g := range swept {
 		w.report.add(g)
+		if large {
+			w.s.discard(w.ctx, g.id)
+		}
 	}
-	w.s.discard(w.ctx, rest...)
-	return n, nil
+	return nil
 }
 
-// look returns a blob if nothing protects it, as far as the database knows.
-func (w *sweep) look(conn *sqlite.Conn, id int64) (g found, err error) {
-	stmt := prep(conn, "gc_look")
-	defer stmt.Reset()
-	stmt.SetInt64(":id", id)
-	stmt.SetInt64(":began", w.began)
-	more, err := stmt.Step()
-	if err != nil || !more {
-		return found{}, err
+// remove removes those of some blobs that nothing protects, as far as the database
+// knows, and returns them.
+func (w *sweep) remove(conn *sqlite.Conn, loose map[int64]found) (swept []found, err error) {
+	ids, err := json.Marshal(slices.Sorted(maps.Keys(loose)))
+	if err != nil {
+		return nil, err
 	}
-	g = found{id: id, state: State(stmt.ColumnInt64(1)), stored: stmt.ColumnInt64(2)}
-	stmt.ColumnBytes(0, g.hash[:])
-	return g, nil
+	stmt := prep(conn, "gc_sweep")
+	defer stmt.Reset()
+	stmt.SetText(":ids", string(ids))
+	stmt.SetInt64(":began", w.began)
+	for {
+		more, err := stmt.Step()
+		if err != nil || !more {
+			return swept, err
+		}
+		swept = append(swept, loose[stmt.ColumnInt64(0)])
+	}
+}
+
+// hide hides a large blob, in the same way. Its rows are to be discarded.
+func (w *sweep) hide(conn *sqlite.Conn, loose map[int64]found) (swept []found, err error) {
+	stmt := prep(conn, "gc_hide")
+	stmt.SetInt64(":began", w.began)
+	for id, g := range loose {
+		stmt.SetInt64(":id", id)
+		if err := exec(stmt); err != nil {
+			return nil, err
+		}
+		if conn.Changes() > 0 {
+			swept = append(swept, g)
+		}
+	}
+	return swept, nil
 }
 
 // collect collects garbage from time to time. What goes wrong is logged, and tried

@@ -195,10 +195,12 @@ CREATE VIEW "pieces" as
 
 CREATE VIEW "protect" ("hash", "format") as select null, null where false;
 
-CREATE VIEW "renaming" ("blob", "old", "new") as select null, null, null where false;
+CREATE VIEW "room" ("bytes") as select null where false;
 
 CREATE VIEW "settings" as
   select "name", "value" from "setting" order by "name";
+
+CREATE VIEW "share" ("blob", "bytes") as select null, null where false;
 
 CREATE VIEW "tags" as
   select
@@ -213,17 +215,7 @@ CREATE VIEW "tags" as
 CREATE VIEW "unprotect" ("hash", "format") as select null, null where false;
 
 CREATE TRIGGER "blob_delete" after delete on "blob" begin
-  insert into "gone" ("what", "blob", "hash", "size")
-    select 'blob', old."id", old."hash", old."size" where old."state" != 0;
-  update "owner" set "bytes" = "bytes" - old."stored" where "id" in (select "owner" from "owned" where "blob" = old."id");
-  delete from "key" where "blob" = old."id";
-  delete from "owned" where "blob" = old."id";
-  delete from "pin" where "blob" = old."id";
-  delete from "path" where "blob" = old."id";
   delete from "row" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
-  delete from "outboard" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
-  delete from "presence" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
-  delete from "fragment" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
   update "usage" set
     "blobs" = "blobs" - (old."state" = 2),
     "partial" = "partial" - (old."state" = 1 and old."hash" is not null),
@@ -233,9 +225,29 @@ CREATE TRIGGER "blob_delete" after delete on "blob" begin
     "used" = "used" - old."stored";
 end;
 
-CREATE TRIGGER "blob_grown" after update of "stored", "external" on "blob"
-when new."hash" is not null and new."stored" + new."external" > old."stored" + old."external" begin
-  update "sequence" set "indexed" = 0 where "hash" = new."hash" and "indexed" = 1;
+CREATE TRIGGER "blob_delete_claims" after delete on "blob"
+when exists (select 1 from "owned" where "blob" = old."id") or exists (select 1 from "key" where "blob" = old."id") begin
+  update "owner" set "bytes" = "bytes" - old."stored" where "id" in (select "owner" from "owned" where "blob" = old."id");
+  delete from "key" where "blob" = old."id";
+  delete from "owned" where "blob" = old."id";
+end;
+
+CREATE TRIGGER "blob_delete_gone" after delete on "blob" when old."state" != 0 begin
+  insert into "gone" ("what", "blob", "hash", "size") values ('blob', old."id", old."hash", old."size");
+end;
+
+CREATE TRIGGER "blob_delete_parts" after delete on "blob" when old."state" != 2 or old."size" > 16384 begin
+  delete from "outboard" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "presence" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "fragment" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+end;
+
+CREATE TRIGGER "blob_delete_path" after delete on "blob" when old."external" > 0 begin
+  delete from "path" where "blob" = old."id";
+end;
+
+CREATE TRIGGER "blob_delete_pin" after delete on "blob" when old."protected" > 0 begin
+  delete from "pin" where "blob" = old."id";
 end;
 
 CREATE TRIGGER "blob_hide" after update of "state" on "blob" when new."state" = 0 and old."state" != 0 begin
@@ -252,19 +264,42 @@ CREATE TRIGGER "blob_insert" after insert on "blob" begin
     "stored_bytes" = "stored_bytes" + iif(new."state" = 0, 0, new."stored"),
     "external" = "external" + new."external",
     "used" = "used" + new."stored";
+  insert into "room" values (new."stored");
 end;
 
-CREATE TRIGGER "blob_named" after insert on "blob" when new."hash" is not null begin
-  insert into "renaming" values (new."id", null, new."hash");
+CREATE TRIGGER "blob_named" after insert on "blob"
+when exists (select 1 from "tag" where "hash" = new."hash")
+or exists (select 1 from "child" where "prefix" = substr(new."hash", 1, 8)) begin
+  update "blob" set "protected" = "protected"
+      + (select count(*) from "tag" where "hash" = new."hash")
+      + (select count(*) from "child" where "prefix" = substr(new."hash", 1, 8))
+    where "id" = new."id";
 end;
 
-CREATE TRIGGER "blob_renamed" after update of "hash" on "blob" when new."hash" is not old."hash" begin
-  insert into "renaming" values (new."id", old."hash", new."hash");
+CREATE TRIGGER "blob_renamed" after update of "hash" on "blob" when new."hash" is not old."hash" and (
+  exists (select 1 from "tag" where "hash" in (old."hash", new."hash"))
+  or exists (select 1 from "child" where "prefix" in (substr(old."hash", 1, 8), substr(new."hash", 1, 8)))) begin
+  update "blob" set "protected" = "protected"
+      - (select count(*) from "tag" where "hash" = old."hash")
+      - (select count(*) from "child" where "prefix" = substr(old."hash", 1, 8))
+      + (select count(*) from "tag" where "hash" = new."hash")
+      + (select count(*) from "child" where "prefix" = substr(new."hash", 1, 8))
+    where "id" = new."id";
+end;
+
+CREATE TRIGGER "blob_sequence" after insert on "blob"
+when exists (select 1 from "sequence" where "hash" = new."hash") begin
+  update "sequence" set "indexed" = 0 where "hash" = new."hash";
+end;
+
+CREATE TRIGGER "blob_sequence_grown" after update of "hash", "stored", "external" on "blob"
+when (new."hash" is not old."hash" or new."stored" + new."external" > old."stored" + old."external")
+and exists (select 1 from "sequence" where "hash" = new."hash") begin
+  update "sequence" set "indexed" = 0 where "hash" = new."hash";
 end;
 
 CREATE TRIGGER "blob_update" after update of "state", "hash", "size", "stored", "external" on "blob" begin
-  update "owner" set "bytes" = "bytes" + new."stored" - old."stored"
-    where new."stored" != old."stored" and "id" in (select "owner" from "owned" where "blob" = new."id");
+  insert into "share" values (new."id", new."stored" - old."stored");
   update "usage" set
     "blobs" = "blobs" + (new."state" = 2) - (old."state" = 2),
     "partial" = "partial" + (new."state" = 1 and new."hash" is not null) - (old."state" = 1 and old."hash" is not null),
@@ -272,6 +307,7 @@ CREATE TRIGGER "blob_update" after update of "state", "hash", "size", "stored", 
     "stored_bytes" = "stored_bytes" + iif(new."state" = 0, 0, new."stored") - iif(old."state" = 0, 0, old."stored"),
     "external" = "external" + new."external" - old."external",
     "used" = "used" + new."stored" - old."stored";
+  insert into "room" values (new."stored" - old."stored");
 end;
 
 CREATE TRIGGER "blob_used" after update of "last_used", "protected" on "blob"
@@ -393,26 +429,43 @@ CREATE TRIGGER "protect_insert" instead of insert on "protect" begin
     on conflict ("hash") do update set "indexed" = "indexed" and ("tags" or "held"), "tags" = "tags" + 1;
 end;
 
-CREATE TRIGGER "renaming_insert" instead of insert on "renaming" begin
-  update "blob" set "protected" = "protected"
-      - (select count(*) from "tag" where "hash" = new."old")
-      - (select count(*) from "child" where "prefix" = substr(new."old", 1, 8))
-      + (select count(*) from "tag" where "hash" = new."new")
-      + (select count(*) from "child" where "prefix" = substr(new."new", 1, 8))
-    where "id" = new."blob" and (
-      exists (select 1 from "tag" where "hash" in (new."old", new."new"))
-      or exists (select 1 from "child" where "prefix" in (substr(new."old", 1, 8), substr(new."new", 1, 8))));
-  update "sequence" set "indexed" = 0 where "hash" = new."new" and "indexed" = 1;
+CREATE TRIGGER "room_insert" instead of insert on "room"
+when new."bytes" > 0 and (select "used" from "usage") > (select "value" from "setting" where "name" = 'capacity')
+begin
+  insert into "gone" ("what", "blob")
+    select 'victim', "id" from (
+      with recursive "victim" ("last_used", "id", "excess") as (
+        select * from (
+          select "last_used", "id", (select "used" from "usage") - "stored" - (select "value" from "setting" where "name" = 'capacity')
+          from "blob" indexed by "blob_lru"
+          where "state" != 0 and "protected" = 0 and "stored" > 0
+          order by "last_used", "id" limit 1)
+        union all
+        select "b"."last_used", "b"."id", "v"."excess" - "b"."stored"
+        from "victim" "v" join "blob" "b" on "b"."id" = (
+          select "n"."id" from "blob" "n" indexed by "blob_lru"
+          where "n"."state" != 0 and "n"."protected" = 0 and "n"."stored" > 0
+          and ("n"."last_used", "n"."id") > ("v"."last_used", "v"."id")
+          order by "n"."last_used", "n"."id" limit 1)
+        where "v"."excess" > 0)
+      select "id" from "victim");
+  select raise(abort, 'the capacity is full of what is protected') from "usage"
+    where "used" > (select "value" from "setting" where "name" = 'capacity');
 end;
 
 CREATE TRIGGER "setting_insert" after insert on "setting" when new."name" = 'capacity' begin
   select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
-  update "usage" set "used" = "used";
+  insert into "room" values (1);
 end;
 
 CREATE TRIGGER "setting_update" after update on "setting" when new."name" = 'capacity' begin
   select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
-  update "usage" set "used" = "used";
+  insert into "room" values (1);
+end;
+
+CREATE TRIGGER "share_insert" instead of insert on "share"
+when new."bytes" != 0 and exists (select 1 from "owned" where "blob" = new."blob") begin
+  update "owner" set "bytes" = "bytes" + new."bytes" where "id" in (select "owner" from "owned" where "blob" = new."blob");
 end;
 
 CREATE TRIGGER "tag_delete" after delete on "tag" begin
@@ -435,28 +488,4 @@ CREATE TRIGGER "unprotect_insert" instead of insert on "unprotect" begin
   update "sequence" set "tags" = "tags" - 1 where "hash" = new."hash" and new."format" = 1;
   update "blob" set "protected" = "protected" - 1 where "hash" = new."hash";
   insert into "loosen" select "id" from "blob" where "hash" = new."hash";
-end;
-
-CREATE TRIGGER "usage_evict" after update of "used" on "usage"
-when new."used" >= old."used" and new."used" > (select "value" from "setting" where "name" = 'capacity')
-begin
-  insert into "gone" ("what", "blob")
-    select 'victim', "id" from (
-      with recursive "victim" ("last_used", "id", "excess") as (
-        select * from (
-          select "last_used", "id", new."used" - "stored" - (select "value" from "setting" where "name" = 'capacity')
-          from "blob" indexed by "blob_lru"
-          where "state" != 0 and "protected" = 0 and "stored" > 0
-          order by "last_used", "id" limit 1)
-        union all
-        select "b"."last_used", "b"."id", "v"."excess" - "b"."stored"
-        from "victim" "v" join "blob" "b" on "b"."id" = (
-          select "n"."id" from "blob" "n" indexed by "blob_lru"
-          where "n"."state" != 0 and "n"."protected" = 0 and "n"."stored" > 0
-          and ("n"."last_used", "n"."id") > ("v"."last_used", "v"."id")
-          order by "n"."last_used", "n"."id" limit 1)
-        where "v"."excess" > 0)
-      select "id" from "victim");
-  select raise(abort, 'the capacity is full of what is protected') from "usage"
-    where "used" > (select "value" from "setting" where "name" = 'capacity');
 end;

@@ -97,31 +97,81 @@ end;
 
 -- A blob that comes to have a hash is protected by what names that already; one
 -- that loses it is not any more.
-create trigger "blob_named" after insert on "blob" when new."hash" is not null begin
-  insert into "renaming" values (new."id", null, new."hash");
-end;
-create trigger "blob_renamed" after update of "hash" on "blob" when new."hash" is not old."hash" begin
-  insert into "renaming" values (new."id", old."hash", new."hash");
-end;
-create view "renaming" ("blob", "old", "new") as select null, null, null where false;
-create trigger "renaming_insert" instead of insert on "renaming" begin
+create trigger "blob_named" after insert on "blob"
+when exists (select 1 from "tag" where "hash" = new."hash")
+or exists (select 1 from "child" where "prefix" = substr(new."hash", 1, 8)) begin
   update "blob" set "protected" = "protected"
-      - (select count(*) from "tag" where "hash" = new."old")
-      - (select count(*) from "child" where "prefix" = substr(new."old", 1, 8))
-      + (select count(*) from "tag" where "hash" = new."new")
-      + (select count(*) from "child" where "prefix" = substr(new."new", 1, 8))
-    where "id" = new."blob" and (
-      exists (select 1 from "tag" where "hash" in (new."old", new."new"))
-      or exists (select 1 from "child" where "prefix" in (substr(new."old", 1, 8), substr(new."new", 1, 8))));
-  update "sequence" set "indexed" = 0 where "hash" = new."new" and "indexed" = 1;
+      + (select count(*) from "tag" where "hash" = new."hash")
+      + (select count(*) from "child" where "prefix" = substr(new."hash", 1, 8))
+    where "id" = new."id";
 end;
--- When more of a sequence arrives, it has to be read again.
-create trigger "blob_grown" after update of "stored", "external" on "blob"
-when new."hash" is not null and new."stored" + new."external" > old."stored" + old."external" begin
-  update "sequence" set "indexed" = 0 where "hash" = new."hash" and "indexed" = 1;
+create trigger "blob_renamed" after update of "hash" on "blob" when new."hash" is not old."hash" and (
+  exists (select 1 from "tag" where "hash" in (old."hash", new."hash"))
+  or exists (select 1 from "child" where "prefix" in (substr(old."hash", 1, 8), substr(new."hash", 1, 8)))) begin
+  update "blob" set "protected" = "protected"
+      - (select count(*) from "tag" where "hash" = old."hash")
+      - (select count(*) from "child" where "prefix" = substr(old."hash", 1, 8))
+      + (select count(*) from "tag" where "hash" = new."hash")
+      + (select count(*) from "child" where "prefix" = substr(new."hash", 1, 8))
+    where "id" = new."id";
+end;
+-- When there is more of a sequence than before, it has to be read again.
+create trigger "blob_sequence" after insert on "blob"
+when exists (select 1 from "sequence" where "hash" = new."hash") begin
+  update "sequence" set "indexed" = 0 where "hash" = new."hash";
+end;
+create trigger "blob_sequence_grown" after update of "hash", "stored", "external" on "blob"
+when (new."hash" is not old."hash" or new."stored" + new."external" > old."stored" + old."external")
+and exists (select 1 from "sequence" where "hash" = new."hash") begin
+  update "sequence" set "indexed" = 0 where "hash" = new."hash";
 end;
 
--- As before, with external and path.
+-- As before, with external and path, and so that SQLite has less to do: a table
+-- without triggers is updated in one pass, and what most blobs do not have is not
+-- looked for.
+drop trigger "usage_evict";
+-- share: what the owners of a blob have more of it now. room: what is used more.
+create view "share" ("blob", "bytes") as select null, null where false;
+create trigger "share_insert" instead of insert on "share"
+when new."bytes" != 0 and exists (select 1 from "owned" where "blob" = new."blob") begin
+  update "owner" set "bytes" = "bytes" + new."bytes" where "id" in (select "owner" from "owned" where "blob" = new."blob");
+end;
+create view "room" ("bytes") as select null where false;
+create trigger "room_insert" instead of insert on "room"
+when new."bytes" > 0 and (select "used" from "usage") > (select "value" from "setting" where "name" = 'capacity')
+begin
+  insert into "gone" ("what", "blob")
+    select 'victim', "id" from (
+      with recursive "victim" ("last_used", "id", "excess") as (
+        select * from (
+          select "last_used", "id", (select "used" from "usage") - "stored" - (select "value" from "setting" where "name" = 'capacity')
+          from "blob" indexed by "blob_lru"
+          where "state" != 0 and "protected" = 0 and "stored" > 0
+          order by "last_used", "id" limit 1)
+        union all
+        select "b"."last_used", "b"."id", "v"."excess" - "b"."stored"
+        from "victim" "v" join "blob" "b" on "b"."id" = (
+          select "n"."id" from "blob" "n" indexed by "blob_lru"
+          where "n"."state" != 0 and "n"."protected" = 0 and "n"."stored" > 0
+          and ("n"."last_used", "n"."id") > ("v"."last_used", "v"."id")
+          order by "n"."last_used", "n"."id" limit 1)
+        where "v"."excess" > 0)
+      select "id" from "victim");
+  select raise(abort, 'the capacity is full of what is protected') from "usage"
+    where "used" > (select "value" from "setting" where "name" = 'capacity');
+end;
+
+drop trigger "setting_insert";
+create trigger "setting_insert" after insert on "setting" when new."name" = 'capacity' begin
+  select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
+  insert into "room" values (1);
+end;
+drop trigger "setting_update";
+create trigger "setting_update" after update on "setting" when new."name" = 'capacity' begin
+  select raise(abort, 'the capacity is a number of bytes') where typeof(new."value") != 'integer' or new."value" < 0;
+  insert into "room" values (1);
+end;
+
 drop trigger "blob_insert";
 create trigger "blob_insert" after insert on "blob" begin
   update "usage" set
@@ -131,21 +181,12 @@ create trigger "blob_insert" after insert on "blob" begin
     "stored_bytes" = "stored_bytes" + iif(new."state" = 0, 0, new."stored"),
     "external" = "external" + new."external",
     "used" = "used" + new."stored";
+  insert into "room" values (new."stored");
 end;
 
 drop trigger "blob_delete";
 create trigger "blob_delete" after delete on "blob" begin
-  insert into "gone" ("what", "blob", "hash", "size")
-    select 'blob', old."id", old."hash", old."size" where old."state" != 0;
-  update "owner" set "bytes" = "bytes" - old."stored" where "id" in (select "owner" from "owned" where "blob" = old."id");
-  delete from "key" where "blob" = old."id";
-  delete from "owned" where "blob" = old."id";
-  delete from "pin" where "blob" = old."id";
-  delete from "path" where "blob" = old."id";
   delete from "row" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
-  delete from "outboard" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
-  delete from "presence" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
-  delete from "fragment" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
   update "usage" set
     "blobs" = "blobs" - (old."state" = 2),
     "partial" = "partial" - (old."state" = 1 and old."hash" is not null),
@@ -154,11 +195,30 @@ create trigger "blob_delete" after delete on "blob" begin
     "external" = "external" - old."external",
     "used" = "used" - old."stored";
 end;
+create trigger "blob_delete_gone" after delete on "blob" when old."state" != 0 begin
+  insert into "gone" ("what", "blob", "hash", "size") values ('blob', old."id", old."hash", old."size");
+end;
+create trigger "blob_delete_claims" after delete on "blob"
+when exists (select 1 from "owned" where "blob" = old."id") or exists (select 1 from "key" where "blob" = old."id") begin
+  update "owner" set "bytes" = "bytes" - old."stored" where "id" in (select "owner" from "owned" where "blob" = old."id");
+  delete from "key" where "blob" = old."id";
+  delete from "owned" where "blob" = old."id";
+end;
+create trigger "blob_delete_parts" after delete on "blob" when old."state" != 2 or old."size" > 16384 begin
+  delete from "outboard" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "presence" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "fragment" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+end;
+create trigger "blob_delete_pin" after delete on "blob" when old."protected" > 0 begin
+  delete from "pin" where "blob" = old."id";
+end;
+create trigger "blob_delete_path" after delete on "blob" when old."external" > 0 begin
+  delete from "path" where "blob" = old."id";
+end;
 
 drop trigger "blob_update";
 create trigger "blob_update" after update of "state", "hash", "size", "stored", "external" on "blob" begin
-  update "owner" set "bytes" = "bytes" + new."stored" - old."stored"
-    where new."stored" != old."stored" and "id" in (select "owner" from "owned" where "blob" = new."id");
+  insert into "share" values (new."id", new."stored" - old."stored");
   update "usage" set
     "blobs" = "blobs" + (new."state" = 2) - (old."state" = 2),
     "partial" = "partial" + (new."state" = 1 and new."hash" is not null) - (old."state" = 1 and old."hash" is not null),
@@ -166,6 +226,7 @@ create trigger "blob_update" after update of "state", "hash", "size", "stored", 
     "stored_bytes" = "stored_bytes" + iif(new."state" = 0, 0, new."stored") - iif(old."state" = 0, 0, old."stored"),
     "external" = "external" + new."external" - old."external",
     "used" = "used" + new."stored" - old."stored";
+  insert into "room" values (new."stored" - old."stored");
 end;
 
 -- What nobody has any more loses what it has outside, too.

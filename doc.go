@@ -49,13 +49,24 @@
 // [Store.SetCapacity] bounds the bytes that are kept. When more comes, what was
 // used longest ago goes, in the same commit; reads and writes are uses. What will
 // not be read again can go before that ([Piece.EvictFirst]). Never evicted is what
-// a temp tag, an open reader or a [Pin] protects; when that fills the capacity,
+// a tag, a temp tag, an open reader or a [Pin] protects; when that fills the capacity,
 // writes are [ErrFull]. What is larger than the capacity is [ErrTooLarge] before
 // anything is written. [Store.Events] tells what is gone.
 //
 // An [Owner], such as a torrent, has pieces and blobs, and may have a quota of its
 // own. What several owners have is stored once. [Owner.Delete] drops an owner
 // with all that only it has, in one commit.
+//
+// # Tags and collection
+//
+// A [Tag] is a name for content that is to stay, whether it is there yet or not;
+// [AddOptions.Tag] sets it with the add, in one commit. A tag of format [HashSeq]
+// keeps also the blobs that the sequence names. Every add returns a [TempTag], which
+// protects the content until it is released, so that there is no moment without
+// protection before a tag is set; a [Batch] releases many. [Store.GC] deletes what
+// nothing protects: no tag, temp tag, pin or reader, no piece and no owner. It runs
+// by hand or by itself ([Options.GCInterval]); nothing else deletes a blob that was
+// added, but for the capacity.
 //
 // # One commit, durable
 //
@@ -68,8 +79,8 @@
 //
 // # Lifetimes
 //
-// [Store.Close] ends everything; it is an error, which names it, that a reader
-// was never closed. A [Blob], a [PieceReader], a [Pin] and a [TempTag] protect
+// [Store.Close] ends everything but the tags; it is an error, which names it, that a
+// reader was never closed. A [Blob], a [PieceReader], a [Pin] and a [TempTag] protect
 // content from eviction and deletion until they are closed or released; all end
 // with the process. A [Piece] and an [Owner] are names, and protect nothing.
 //
@@ -104,5 +115,5 @@
 // nanoseconds spent on commits (commit_ns) and on making them durable
 // (sync_ns), over all stores of the process. The goroutines of a store carry
 // the pprof label "cairn". The sqlite3 shell shows what is stored in the views
-// "blobs", "pieces" and "owners".
+// "blobs", "pieces", "owners", "tags" and "paths".
 package cairn

@@ -224,8 +224,8 @@ func (s *Store) finishAdd(conn *sqlite.Conn, blob blobRow, tag *TempTag, opts *A
 
 // indexAdded indexes what has been tagged and was too large for the transaction.
 func (s *Store) indexAdded(tag *TempTag) {
-	if tag.tag != "" {
-		s.indexTagged(tag.content)
+	if tag.unread {
+		s.indexLater(tag.content.Hash)
 	}
 }
 
@@ -256,10 +256,9 @@ func (s *Store) tagAdded(conn *sqlite.Conn, t *TempTag, opts *AddOptions) (err e
 		return nil
 	}
 	taken, err := s.take(conn, func(conn *sqlite.Conn) error {
-		if err := s.putTag(conn, t.tag, t.content, nil); err != nil {
-			return err
+		if t.unread, err = s.putTag(conn, t.tag, t.content, nil); err == nil {
+			_, err = s.shed(conn)
 		}
-		_, err := s.shed(conn)
 		return err
 	})
 	s.keeper.discardLater(taken.rest)

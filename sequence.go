@@ -150,6 +150,9 @@ func (t *sequenceTable) rolledBack() {
 // shed removes children of sequences that protect nobody, at most limit (-1: all),
 // and the sequences that have none left. It reports whether that was all.
 func shed(conn *sqlite.Conn, limit int) (all bool, err error) {
+	if unwanted, err := stepInt(prep(conn, "sequence_unwanted")); err != nil || unwanted == 0 {
+		return true, err
+	}
 	stmt := prep(conn, "child_shed")
 	stmt.SetInt64(":limit", int64(limit))
 	if err := exec(stmt); err != nil {
@@ -267,31 +270,31 @@ func eachChild(r io.ReaderAt, blob blobRow, present bao.Ranges, f func(Hash) err
 }
 
 // indexPromptly indexes a sequence that has just been tagged, in the transaction,
-// if that is soon done.
-func (s *Store) indexPromptly(conn *sqlite.Conn, hash Hash) error {
+// if that is soon done. later tells that it is not.
+func (s *Store) indexPromptly(conn *sqlite.Conn, hash Hash) (later bool, err error) {
 	blob, err := findBlob(conn, hash)
 	if err != nil || blob.State != Complete {
-		return err
+		return false, err
 	}
 	if blob.Size%int64(len(hash)) != 0 {
-		return errHashSeq
-	}
-	if blob.Size > promptChildren*int64(len(hash)) {
-		return nil
+		return false, errHashSeq
 	}
 	stmt := prep(conn, "sequence_find")
 	stmt.SetBytes(":hash", hash[:])
 	id, err := stepInt(stmt)
 	if err != nil || id == 0 {
-		return err
+		return false, err
 	}
-	return s.indexNow(conn, id, hash)
+	if blob.Size > promptChildren*int64(len(hash)) {
+		return true, nil
+	}
+	return false, s.indexNow(conn, id, hash)
 }
 
-// indexSoon indexes the sequence of a hash beside everything else, if it is unread.
+// indexLater indexes the sequence of a hash beside everything else, if it is unread.
 // A Close ends it; what is not done then, or fails, is left to who needs it.
-func (s *Store) indexSoon(hash Hash) {
-	s.running.Go(func() {
+func (s *Store) indexLater(hash Hash) {
+	s.beside(func() {
 		var id int64
 		err := s.pool.read(s.background, func(conn *sqlite.Conn) (err error) {
 			stmt := prep(conn, "sequence_find")

@@ -98,6 +98,7 @@ type Store struct {
 	background context.Context
 	cancel     context.CancelFunc
 	running    sync.WaitGroup
+	runningMu  sync.Mutex // held to begin one, and to end them
 
 	closeOnce sync.Once
 	closeErr  error
@@ -266,14 +267,14 @@ func (s *Store) openReadWrite(ctx context.Context, opts *Options) (err error) {
 		}
 	}
 	if opts.GCInterval > 0 {
-		s.running.Go(func() { s.collect(opts.GCInterval) })
+		s.beside(func() { s.collect(opts.GCInterval) })
 	}
 	if !hidden {
 		close(s.swept)
 		return nil
 	}
 	end := s.nextID
-	s.running.Go(func() {
+	s.beside(func() {
 		defer close(s.swept)
 		s.sweepHidden(s.background, end)
 	})
@@ -310,6 +311,16 @@ func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
 	return hidden, errors.Join(err, stmt.Reset())
 }
 
+// beside runs something until Close at the latest, which cancels s.background and
+// waits. After that it does nothing.
+func (s *Store) beside(f func()) {
+	s.runningMu.Lock()
+	defer s.runningMu.Unlock()
+	if s.background.Err() == nil {
+		s.running.Go(f)
+	}
+}
+
 // stepInt returns the first column of a statement's first row, 0 without one.
 func stepInt(stmt *sqlite.Stmt) (int64, error) { return stepIntOr(stmt, 0) }
 
@@ -332,7 +343,9 @@ func stepIntOr(stmt *sqlite.Stmt, otherwise int64) (n int64, err error) {
 // first one returned.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
+		s.runningMu.Lock()
 		s.cancel()
+		s.runningMu.Unlock()
 		errs := []error{s.readers.leaked()}
 		s.running.Wait()
 		if s.writer != nil {

@@ -56,11 +56,17 @@ type TagListOptions struct {
 // errors: [ErrConflict] for [TagOptions.Expect], [ErrFull], [ErrReadOnly],
 // [ErrClosed].
 func (s *Store) SetTag(ctx context.Context, name string, content HashAndFormat, opts *TagOptions) error {
-	err := s.changeTags(ctx, func(conn *sqlite.Conn) error { return s.putTag(conn, name, content, opts) })
+	later := false
+	err := s.changeTags(ctx, func(conn *sqlite.Conn) (err error) {
+		later, err = s.putTag(conn, name, content, opts)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("set tag %q: %w", name, err)
 	}
-	s.indexTagged(content)
+	if later {
+		s.indexLater(content.Hash)
+	}
 	return nil
 }
 
@@ -68,16 +74,19 @@ func (s *Store) SetTag(ctx context.Context, name string, content HashAndFormat, 
 // iroh names them, and a number if there is such a tag already. Otherwise it is
 // like [Store.SetTag].
 func (s *Store) CreateTag(ctx context.Context, content HashAndFormat, opts *TagOptions) (name string, err error) {
-	err = s.changeTags(ctx, func(conn *sqlite.Conn) error {
-		if name, err = newTagName(conn); err != nil {
-			return err
+	later := false
+	err = s.changeTags(ctx, func(conn *sqlite.Conn) (err error) {
+		if name, err = newTagName(conn); err == nil {
+			later, err = s.putTag(conn, name, content, opts)
 		}
-		return s.putTag(conn, name, content, opts)
+		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("create tag: %w", err)
 	}
-	s.indexTagged(content)
+	if later {
+		s.indexLater(content.Hash)
+	}
 	return name, nil
 }
 
@@ -231,24 +240,25 @@ func checkTagName(name string) error {
 	return nil
 }
 
-// putTag sets a tag, in the transaction.
-func (s *Store) putTag(conn *sqlite.Conn, name string, content HashAndFormat, opts *TagOptions) error {
+// putTag sets a tag, in the transaction. later tells that the children are to be
+// indexed after it.
+func (s *Store) putTag(conn *sqlite.Conn, name string, content HashAndFormat, opts *TagOptions) (later bool, err error) {
 	if opts == nil {
 		opts = &TagOptions{}
 	}
 	if err := checkTagName(name); err != nil {
-		return err
+		return false, err
 	}
 	if content.Format > HashSeq {
-		return fmt.Errorf("%w: %v", ErrMismatch, content.Format)
+		return false, fmt.Errorf("%w: %v", ErrMismatch, content.Format)
 	}
 	if opts.Expect != nil {
 		now, _, err := findTag(conn, name)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if now.HashAndFormat != *opts.Expect {
-			return fmt.Errorf("%w: it is not as expected", ErrConflict)
+			return false, fmt.Errorf("%w: it is not as expected", ErrConflict)
 		}
 	}
 	stmt := prep(conn, "tag_put")
@@ -261,20 +271,10 @@ func (s *Store) putTag(conn *sqlite.Conn, name string, content HashAndFormat, op
 	} else {
 		stmt.SetInt64(":expires", 0)
 	}
-	if err := exec(stmt); err != nil {
-		return err
+	if err := exec(stmt); err != nil || content.Format != HashSeq {
+		return false, err
 	}
-	if content.Format == HashSeq {
-		return s.indexPromptly(conn, content.Hash)
-	}
-	return nil
-}
-
-// indexTagged indexes what has been tagged and was too large for the transaction.
-func (s *Store) indexTagged(content HashAndFormat) {
-	if content.Format == HashSeq {
-		s.indexSoon(content.Hash)
-	}
+	return s.indexPromptly(conn, content.Hash)
 }
 
 func removeTag(conn *sqlite.Conn, name string) error {

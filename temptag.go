@@ -17,7 +17,8 @@ import (
 // methods may be called concurrently.
 type TempTag struct {
 	content HashAndFormat
-	tag     string
+	tag     string // that was set with the add
+	unread  bool   // whether the children of that are to be indexed
 	release func()
 }
 

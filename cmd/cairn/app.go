@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/cairnstore/cairn"
 )
@@ -49,6 +50,21 @@ func (a *app) logger() *slog.Logger {
 // closing closes a store at the end of a command; err is the command's result.
 func closing(store *cairn.Store, err *error) {
 	*err = errors.Join(*err, store.Close())
+}
+
+// A field is one of several values that are printed together.
+type field struct {
+	name  string
+	value any
+}
+
+// lines returns a line for each field.
+func lines(fields []field) string {
+	var lines []string
+	for _, f := range fields {
+		lines = append(lines, fmt.Sprintf("%s %v", f.name, f.value))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // print writes one line: the object with --json, else the text. A line is one

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/cairnstore/cairn"
 )
@@ -26,6 +25,7 @@ type totals struct {
 	Capacity      *int64 `json:"capacity"` // nil for none
 	Used          int64  `json:"used"`
 	SchemaVersion int    `json:"schema_version"`
+	ExternalBytes int64  `json:"external_bytes"`
 }
 
 func (statCmd) Run(ctx context.Context, a *app) (err error) {
@@ -46,13 +46,14 @@ func (statCmd) Run(ctx context.Context, a *app) (err error) {
 	return a.print(a.out, t.text(), t)
 }
 
-// newTotals leaves zero what a store of this version cannot hold: tags, logs and
+// newTotals leaves zero what a store of this version cannot hold: logs and
 // parity.
 func newTotals(stats cairn.Stats, usage cairn.Usage) totals {
 	return totals{
 		Blobs:         stats.Blobs,
 		Partial:       stats.Partial,
 		Pieces:        stats.Pieces,
+		Tags:          stats.Tags,
 		Bytes:         stats.Bytes,
 		StoredBytes:   stats.StoredBytes,
 		FileBytes:     stats.FileBytes,
@@ -61,6 +62,7 @@ func newTotals(stats cairn.Stats, usage cairn.Usage) totals {
 		Capacity:      limitObject(usage.Capacity),
 		Used:          usage.Used,
 		SchemaVersion: stats.SchemaVersion,
+		ExternalBytes: stats.ExternalBytes,
 	}
 }
 
@@ -70,11 +72,7 @@ func (t totals) text() string {
 	if t.Capacity != nil {
 		capacity = fmt.Sprint(*t.Capacity)
 	}
-	var lines []string
-	for _, field := range []struct {
-		name  string
-		value any
-	}{
+	return lines([]field{
 		{"blobs", t.Blobs},
 		{"partial", t.Partial},
 		{"pieces", t.Pieces},
@@ -89,8 +87,6 @@ func (t totals) text() string {
 		{"capacity", capacity},
 		{"used", t.Used},
 		{"schema_version", t.SchemaVersion},
-	} {
-		lines = append(lines, fmt.Sprintf("%s %v", field.name, field.value))
-	}
-	return strings.Join(lines, "\n")
+		{"external_bytes", t.ExternalBytes},
+	})
 }

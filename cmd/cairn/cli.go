@@ -23,6 +23,7 @@ type grammar struct {
 	Get      getCmd      `cmd:"" help:"Write a blob's verified bytes."`
 	Ls       lsCmd       `cmd:"" help:"List blobs in the order of their hashes."`
 	Rm       rmCmd       `cmd:"" help:"Delete a blob that nothing protects."`
+	Export   exportCmd   `cmd:"" help:"Write a blob to a file, or move it there."`
 	Stat     statCmd     `cmd:"" help:"Show totals."`
 	Outboard outboardCmd `cmd:"" help:"Write a blob's hash tree in the obao4 format."`
 	Check    checkCmd    `cmd:"" help:"Check the database's structure, not the blobs' bytes."`

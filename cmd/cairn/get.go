@@ -50,7 +50,7 @@ func (c *getCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	defer bar.finish()
 	if c.Offset == 0 && c.Length == nil {
-		return c.export(ctx, store, bar)
+		return exportFile(ctx, store, c.Hash, *c.Output, cairn.Copy, bar)
 	}
 	return c.write(a, store, func(w io.Writer) error {
 		return c.copy(ctx, store, io.MultiWriter(w, bar))
@@ -101,15 +101,6 @@ func (c *getCmd) meter(ctx context.Context, store *cairn.Store, a *app) (*meter,
 		total = min(total, *c.Length)
 	}
 	return newMeter(a.err, total), nil
-}
-
-// export writes the whole blob to the file.
-func (c *getCmd) export(ctx context.Context, store *cairn.Store, bar *meter) error {
-	target, err := c.target(store)
-	if err != nil {
-		return err
-	}
-	return store.Export(ctx, c.Hash, target, &cairn.ExportOptions{Progress: bar.progress})
 }
 
 // copy writes the chosen range of the blob. Like pread, it finds nothing

@@ -32,12 +32,12 @@ func (o *output) Validate() error {
 // isStdout reports whether no file is written.
 func (o *output) isStdout() bool { return o.Output == nil || *o.Output == stdoutPath }
 
-// target returns the file that -o means: the one behind a symbolic link, so
-// that the link stays. What is there and is no regular file, like a device,
-// must not be replaced by one. Nor may it be a file of the database: what is
-// there would be lost, and SQLite would take what is new for its own.
-func (o *output) target(store *cairn.Store) (string, error) {
-	path := *o.Output
+// replaceable returns the file that is to be written at a path: the one behind
+// a symbolic link, so that the link stays. What is there and is no regular file,
+// like a device, must not be replaced by one. Nor may it be a file of the
+// database: what is there would be lost, and SQLite would take what is new for
+// its own.
+func replaceable(store *cairn.Store, path string) (string, error) {
 	if store.Owns(path) {
 		return "", fmt.Errorf("replace %q: it is part of the database", path)
 	}
@@ -59,7 +59,7 @@ func (o *output) write(a *app, store *cairn.Store, write func(w io.Writer) error
 	if o.isStdout() {
 		return write(a.out)
 	}
-	target, err := o.target(store)
+	target, err := replaceable(store, *o.Output)
 	if err != nil {
 		return err
 	}

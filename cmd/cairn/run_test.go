@@ -112,7 +112,7 @@ func TestOutputIsFull(t *testing.T) {
 		{"bao", "encode", hash}, {"bao", "decode", hash, "all.bao"},
 		{"serve", "--addr", "127.0.0.1:0"}, {"fetch", "127.0.0.1:0", hash},
 		{"piece", "put", "key", "content"}, {"piece", "get", "key"}, {"piece", "ls"},
-		{"owner", "quota", "name", "10"}, {"owner", "ls"}, {"capacity"},
+		{"owner", "quota", "name", "10"}, {"owner", "ls"}, {"capacity"}, {"export", hash, "file"},
 	} {
 		cmd := exec.Command("cairn", append([]string{"--db", db}, args...)...)
 		cmd.Stdout = full
@@ -198,6 +198,8 @@ func TestInterruptedGet(t *testing.T) {
 		{"get", hash, "-o", "old", "--offset", "1"},
 		{"get", hash, "-o", "new"},
 		{"get", hash, "-o", "new", "--length", "40000000"},
+		{"export", hash, "old"},
+		{"export", hash, "new"},
 	} {
 		ctx, cancel := context.WithCancel(context.Background())
 		var out bytes.Buffer
@@ -225,6 +227,7 @@ func TestProgress(t *testing.T) {
 		{[]string{"add", "content", "-"}, " MiB, "},
 		{[]string{"get", hash, "-o", "new"}, "3.0/3.0 MiB"},
 		{[]string{"get", hash, "-o", "new", "--offset", "1048576"}, "2.0/2.0 MiB"},
+		{[]string{"export", hash, "new"}, "3.0/3.0 MiB"},
 		{[]string{"bao", "encode", hash, "-o", "new"}, "3.0/3.0 MiB"},
 		{[]string{"piece", "put", "key", "content"}, "3.0/3.0 MiB"},
 		{[]string{"piece", "put", "key"}, "( 1 B, "},

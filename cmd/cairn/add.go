@@ -14,13 +14,18 @@ import (
 const stdinPath = "-"
 
 type addCmd struct {
-	Paths []string `arg:"" name:"path" help:"Files, or directories for every regular file below; - is standard input."`
+	contentFormat
+	Tag       name     `name:"tag" xor:"tag" placeholder:"NAME" help:"Set the tag NAME to what is added, which must be one file or standard input."`
+	AutoTag   bool     `name:"auto-tag" xor:"tag" help:"Give each file a tag with a new name, which is printed with --json."`
+	Reference bool     `name:"reference" help:"Leave the bytes in the files. What changes there is damaged data here."`
+	Paths     []string `arg:"" name:"path" help:"Files, or directories for every regular file below; - is standard input."`
 }
 
 // Help is shown below the usage.
 func (addCmd) Help() string {
-	return "A file is printed once it is durable. Files below a directory come in byte order of their paths. " +
-		"Symbolic links are followed as arguments, and skipped below directories; so is the database itself."
+	return "Prints HASH SIZE PATH, once the file is durable. Files below a directory come in byte order of their paths. " +
+		"Symbolic links are followed as arguments, and skipped below directories; so is the database itself. " +
+		"Without a tag, the next gc sweeps what was added."
 }
 
 // Validate is called by the parser.
@@ -32,15 +37,49 @@ func (c *addCmd) Validate() error {
 	if slices.Contains(c.Paths, "") {
 		return errors.New("empty path")
 	}
+	if c.Reference && first >= 0 {
+		return errors.New("--reference needs a file, and standard input is none")
+	}
+	return c.validTag()
+}
+
+// validTag refuses to have one tag name several contents. A directory is refused
+// whatever is in it: what a command line means must not depend on that.
+func (c *addCmd) validTag() error {
+	if c.Tag == "" || len(c.Paths) == 0 {
+		return nil
+	}
+	if len(c.Paths) > 1 {
+		return errors.New("--tag names the content of one file")
+	}
+	path := c.Paths[0]
+	if info, err := os.Stat(path); err == nil && info.IsDir() && path != stdinPath {
+		return fmt.Errorf("--tag names the content of one file, and %q is a directory", path)
+	}
 	return nil
+}
+
+// options returns how each file is added.
+func (c *addCmd) options(bar *meter) *cairn.AddOptions {
+	opts := &cairn.AddOptions{
+		Format:   c.format(),
+		Tag:      string(c.Tag),
+		AutoTag:  c.AutoTag,
+		Progress: bar.progress,
+	}
+	if c.Reference {
+		opts.Mode = cairn.Reference
+	}
+	return opts
 }
 
 // added is what is printed of a file.
 type added struct {
-	Hash cairn.Hash `json:"hash"`
-	Size int64      `json:"size"`
-	Path string     `json:"path"`
-	Tag  string     `json:"tag"`
+	Hash     cairn.Hash `json:"hash"`
+	Size     int64      `json:"size"`
+	Path     string     `json:"path"`
+	Tag      string     `json:"tag"`
+	TagBytes []byte     `json:"tag_base64,omitempty"`
 }
 
 func (c *addCmd) Run(ctx context.Context, a *app) (err error) {
@@ -54,6 +93,7 @@ func (c *addCmd) Run(ctx context.Context, a *app) (err error) {
 		ad.meter = newMeter(a.err, ad.totalSize(c.Paths))
 		defer ad.meter.finish()
 	}
+	ad.opts = c.options(ad.meter)
 	for _, path := range c.Paths {
 		if err := ad.add(ctx, path); err != nil {
 			return err
@@ -67,6 +107,7 @@ type adder struct {
 	*app
 	store *cairn.Store
 	meter *meter
+	opts  *cairn.AddOptions
 }
 
 // add adds what one argument names.
@@ -86,7 +127,7 @@ func (ad *adder) add(ctx context.Context, arg string) error {
 			}
 			continue
 		}
-		tag, err := ad.store.AddFile(ctx, path, &cairn.AddOptions{Progress: ad.meter.progress})
+		tag, err := ad.store.AddFile(ctx, path, ad.opts)
 		if err != nil {
 			return err
 		}
@@ -100,7 +141,7 @@ func (ad *adder) add(ctx context.Context, arg string) error {
 func (ad *adder) addStdin(ctx context.Context) error {
 	in, stop := interruptible(ctx, ad.in)
 	defer stop()
-	tag, err := ad.store.Add(ctx, in, &cairn.AddOptions{Progress: ad.meter.progress})
+	tag, err := ad.store.Add(ctx, in, ad.opts)
 	if err != nil {
 		return err
 	}
@@ -116,7 +157,7 @@ func (ad *adder) printAdded(ctx context.Context, tag *cairn.TempTag, path string
 	}
 	ad.meter.next(status.Size)
 	text := fmt.Sprintf("%v %d %s", tag.Hash(), status.Size, path)
-	return ad.print(ad.out, text, added{Hash: tag.Hash(), Size: status.Size, Path: path})
+	return ad.print(ad.out, text, added{tag.Hash(), status.Size, path, tag.Tag(), nameBytes(tag.Tag())})
 }
 
 // totalSize returns the size of all files that the arguments name, or -1 if

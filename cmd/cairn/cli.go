@@ -26,6 +26,7 @@ type grammar struct {
 	Export   exportCmd   `cmd:"" help:"Write a blob to a file, or move it there."`
 	Stat     statCmd     `cmd:"" help:"Show totals."`
 	Outboard outboardCmd `cmd:"" help:"Write a blob's hash tree in the obao4 format."`
+	Tag      tagCmd      `cmd:"" help:"Name content, which keeps it."`
 	Check    checkCmd    `cmd:"" help:"Check the database's structure, not the blobs' bytes."`
 	Bao      baoCmd      `cmd:"" help:"Exchange ranges of blobs in the form that can be verified."`
 	Ranges   rangesCmd   `cmd:"" help:"Show which chunks of a blob are there."`

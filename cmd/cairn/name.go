@@ -11,7 +11,7 @@ import (
 	"github.com/cairnstore/cairn"
 )
 
-// A name is a piece's key or an owner's name.
+// A name is a piece's key, an owner's name or a tag's. All have the same bound.
 type name string
 
 // Decode is called by the parser, which would make U+FFFD of what is no UTF-8 for
@@ -26,6 +26,13 @@ func (n *name) Decode(ctx *kong.DecodeContext) error {
 		return fmt.Errorf("must have 1 to %d bytes", cairn.MaxKeySize)
 	}
 	return nil
+}
+
+// namesHelp tells how names of a kind are printed, in text and in a field of a
+// JSON object.
+func namesHelp(kind, field string) string {
+	return "A " + kind + " that is not one visible word is printed in quotes, like a string in Go. " +
+		"In JSON, U+FFFD stands for what is no UTF-8, and " + field + "_base64 has the exact bytes."
 }
 
 // nameText returns a key or a name as one word of a line of text: as it is, or,

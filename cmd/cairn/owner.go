@@ -18,9 +18,7 @@ type ownerCmd struct {
 }
 
 // ownerHelp tells how owners are printed.
-const ownerHelp = "Prints NAME PIECES BYTES QUOTA, with none for no quota. " +
-	"A name that is not one visible word is printed in quotes, like a string in Go. " +
-	"In JSON, U+FFFD stands for what is no UTF-8, and owner_base64 has the exact bytes."
+var ownerHelp = "Prints NAME PIECES BYTES QUOTA, with none for no quota. " + namesHelp("name", "owner")
 
 // ownerObject is what is printed of an owner.
 type ownerObject struct {

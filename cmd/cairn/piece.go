@@ -21,9 +21,7 @@ type pieceCmd struct {
 }
 
 // pieceHelp tells how pieces are printed.
-const pieceHelp = "Prints KEY SIZE STATE HASH, with - for the hash of a piece that is not complete (in JSON, nothing). " +
-	"A key that is not one visible word is printed in quotes, like a string in Go. " +
-	"In JSON, U+FFFD stands for what is no UTF-8, and key_base64 has the exact bytes."
+var pieceHelp = "Prints KEY SIZE STATE HASH, with - for the hash of a piece that is not complete (in JSON, nothing). " + namesHelp("key", "key")
 
 // pieceObject is what is printed of a piece.
 type pieceObject struct {

@@ -27,6 +27,8 @@ type grammar struct {
 	Stat     statCmd     `cmd:"" help:"Show totals."`
 	Outboard outboardCmd `cmd:"" help:"Write a blob's hash tree in the obao4 format."`
 	Tag      tagCmd      `cmd:"" help:"Name content, which keeps it."`
+	Gc       gcCmd       `cmd:"" help:"Sweep what nothing protects."`
+	Scrub    scrubCmd    `cmd:"" help:"Hash the blobs' bytes, and say what is damaged."`
 	Check    checkCmd    `cmd:"" help:"Check the database's structure, not the blobs' bytes."`
 	Bao      baoCmd      `cmd:"" help:"Exchange ranges of blobs in the form that can be verified."`
 	Ranges   rangesCmd   `cmd:"" help:"Show which chunks of a blob are there."`

@@ -113,6 +113,7 @@ func TestOutputIsFull(t *testing.T) {
 		{"serve", "--addr", "127.0.0.1:0"}, {"fetch", "127.0.0.1:0", hash},
 		{"piece", "put", "key", "content"}, {"piece", "get", "key"}, {"piece", "ls"},
 		{"owner", "quota", "name", "10"}, {"owner", "ls"}, {"capacity"}, {"export", hash, "file"},
+		{"tag", "set", "name", hash}, {"tag", "ls"}, {"gc"},
 	} {
 		cmd := exec.Command("cairn", append([]string{"--db", db}, args...)...)
 		cmd.Stdout = full
@@ -134,6 +135,7 @@ func TestNobodyReads(t *testing.T) {
 		{"get", hash}, {"ls"}, {"stat", "--json"}, {"add", "content"}, {"--help"}, {"bao", "encode", hash},
 		{"ranges", hash}, {"serve", "--addr", "127.0.0.1:0"},
 		{"piece", "put", "key", "content"}, {"piece", "get", "key"}, {"piece", "ls"}, {"capacity"},
+		{"tag", "set", "name", hash}, {"tag", "ls"}, {"gc"},
 	} {
 		r, w, err := os.Pipe()
 		if err != nil {

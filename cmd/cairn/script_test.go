@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 
 	command "github.com/cairnstore/cairn/cmd/cairn"
@@ -30,6 +32,7 @@ func TestMain(m *testing.M) {
 //	status N PROGRAM ARG...   runs a program that must exit with N
 //	gen FILE SIZE             makes a file of that many bytes
 //	b3 VAR FILE               sets $VAR to the file's BLAKE3 hash
+//	hashes FILE HASH...       makes a file of the hashes' 32 bytes each
 //	obao FILE TARGET          writes the file's outboard
 //	flip FILE TEXT            changes a bit of the only such text in the file
 //	truncate FILE N TARGET    writes the file's first N bytes
@@ -60,6 +63,7 @@ func TestScripts(t *testing.T) {
 			"status":   scriptStatus,
 			"gen":      scriptGen,
 			"b3":       scriptB3,
+			"hashes":   scriptHashes,
 			"obao":     scriptObao,
 			"flip":     scriptFlip,
 			"truncate": scriptTruncate,
@@ -111,6 +115,13 @@ func scriptGen(ts *testscript.TestScript, neg bool, args []string) {
 func scriptB3(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 2)
 	ts.Setenv(args[0], fmt.Sprintf("%x", blake3.Sum256([]byte(ts.ReadFile(args[1])))))
+}
+
+func scriptHashes(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1)
+	content, err := hex.DecodeString(strings.Join(args[1:], ""))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), content, 0o666))
 }
 
 func scriptObao(ts *testscript.TestScript, neg bool, args []string) {

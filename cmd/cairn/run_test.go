@@ -113,7 +113,7 @@ func TestOutputIsFull(t *testing.T) {
 		{"serve", "--addr", "127.0.0.1:0"}, {"fetch", "127.0.0.1:0", hash},
 		{"piece", "put", "key", "content"}, {"piece", "get", "key"}, {"piece", "ls"},
 		{"owner", "quota", "name", "10"}, {"owner", "ls"}, {"capacity"}, {"export", hash, "file"},
-		{"tag", "set", "name", hash}, {"tag", "ls"}, {"gc"},
+		{"tag", "set", "name", hash}, {"tag", "ls"}, {"gc"}, {"scrub"},
 	} {
 		cmd := exec.Command("cairn", append([]string{"--db", db}, args...)...)
 		cmd.Stdout = full
@@ -135,7 +135,7 @@ func TestNobodyReads(t *testing.T) {
 		{"get", hash}, {"ls"}, {"stat", "--json"}, {"add", "content"}, {"--help"}, {"bao", "encode", hash},
 		{"ranges", hash}, {"serve", "--addr", "127.0.0.1:0"},
 		{"piece", "put", "key", "content"}, {"piece", "get", "key"}, {"piece", "ls"}, {"capacity"},
-		{"tag", "set", "name", hash}, {"tag", "ls"}, {"gc"},
+		{"tag", "set", "name", hash}, {"tag", "ls"}, {"gc"}, {"scrub"},
 	} {
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -202,6 +202,7 @@ func TestInterruptedGet(t *testing.T) {
 		{"get", hash, "-o", "new", "--length", "40000000"},
 		{"export", hash, "old"},
 		{"export", hash, "new"},
+		{"export", hash, "new", "--reference"},
 	} {
 		ctx, cancel := context.WithCancel(context.Background())
 		var out bytes.Buffer
@@ -230,6 +231,9 @@ func TestProgress(t *testing.T) {
 		{[]string{"get", hash, "-o", "new"}, "3.0/3.0 MiB"},
 		{[]string{"get", hash, "-o", "new", "--offset", "1048576"}, "2.0/2.0 MiB"},
 		{[]string{"export", hash, "new"}, "3.0/3.0 MiB"},
+		{[]string{"scrub"}, "3.0/3.0 MiB"},
+		{[]string{"scrub", "--sample", "100"}, " MiB, "},
+		{[]string{"add", "--reference", "content"}, "3.0/3.0 MiB"},
 		{[]string{"bao", "encode", hash, "-o", "new"}, "3.0/3.0 MiB"},
 		{[]string{"piece", "put", "key", "content"}, "3.0/3.0 MiB"},
 		{[]string{"piece", "put", "key"}, "( 1 B, "},

@@ -3,4 +3,4 @@ select "hash" as "hash", "size" as "size", "state" as "state", "stored" as "stor
 from "blob"
 where "hash" is not null and "hash" >= :from and "hash" <= :to
 order by "hash"
-limit :limit;
+limit :limit + 0;

@@ -3,4 +3,4 @@ select "id" as "id", "hash" as "hash", "size" as "size", "state" as "state", "st
 from "blob"
 where "id" > :after
 order by "id"
-limit :limit;
+limit :limit + 0;

@@ -5,4 +5,4 @@ join "blob" on "blob"."id" = "key"."blob"
 join "owner" on "owner"."id" = "key"."owner"
 where "key"."owner" = :owner and "key"."owner" > 0 and "key"."name" > :after
 order by "key"."name"
-limit :limit;
+limit :limit + 0;

@@ -5,4 +5,4 @@ join "blob" on "blob"."id" = "key"."blob"
 left join "owner" on "owner"."id" = "key"."owner"
 where "key"."name" > :after and "key"."name" >= :from and "key"."name" < :to
 order by "key"."name"
-limit :limit;
+limit :limit + 0;

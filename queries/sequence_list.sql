@@ -1,2 +1,2 @@
 select "id" as "id", "hash" as "hash", "indexed" as "indexed" from "sequence"
-where ("tags" > 0 or "held" = 1) and "id" > :after order by "id" limit :limit;
+where ("tags" > 0 or "held" = 1) and "id" > :after order by "id" limit :limit + 0;

@@ -2,4 +2,4 @@ select "name" as "name", "hash" as "hash", "format" as "format", "created" as "c
 from "tag"
 where "name" >= :after and "name" >= :from and "name" < :to
 order by "name"
-limit :limit;
+limit :limit + 0;

@@ -17,6 +17,8 @@ var (
 	ParseOffset = parseOffset
 	Queries     = queries
 	Migrations  = migrations
+	EncodeNames = Collection.encodeNames
+	DecodeNames = decodeNames
 )
 
 const (

@@ -140,14 +140,14 @@ func (s *Store) Collection(ctx context.Context, hash Hash) (Collection, error) {
 }
 
 func (s *Store) collection(ctx context.Context, hash Hash) (Collection, error) {
-	seq, err := s.openHashSeq(ctx, hash)
+	seq, err := s.openBlob(ctx, hash, "collection "+hash.String())
 	if err != nil {
 		return nil, err
 	}
 	defer seq.Close()
 	row, err := seq.require(bao.All())
-	if err == nil {
-		err = row.checkHashSeq()
+	if bad := row.checkHashSeq(); bad != nil { // to fetch the rest would not help
+		return nil, bad
 	}
 	if err != nil {
 		return nil, err

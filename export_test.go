@@ -3,6 +3,7 @@ package cairn
 import (
 	"context"
 	"errors"
+	"io"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -177,6 +178,9 @@ func FormatSpans(list []Span) string {
 	}
 	return formatSpans(spans)
 }
+
+// NewHashReader reads what AddHashSeq stores of hashes.
+func NewHashReader(next func() (Hash, bool)) io.Reader { return &hashReader{next: next} }
 
 func exported(spans []span) []Span {
 	list := make([]Span, len(spans))

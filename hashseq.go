@@ -75,28 +75,18 @@ func (s *Store) HashSeq(ctx context.Context, hash Hash) iter.Seq2[Hash, error] {
 
 // hashSeq calls f with the hashes of a sequence, each verified.
 func (s *Store) hashSeq(ctx context.Context, hash Hash, f func(Hash) error) error {
-	b, err := s.openHashSeq(ctx, hash)
+	b, err := s.openBlob(ctx, hash, "hash sequence "+hash.String())
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	if err := b.row.Load().checkHashSeq(); err != nil {
+		return err
+	}
 	if err := eachHash(b, f); err != nil {
 		return err
 	}
-	return b.row.Load().checkHashSeq() // its size may not have been known before
-}
-
-// openHashSeq opens a blob that can be a hash sequence.
-func (s *Store) openHashSeq(ctx context.Context, hash Hash) (*Blob, error) {
-	b, err := s.openBlob(ctx, hash, "hash sequence "+hash.String())
-	if err != nil {
-		return nil, err
-	}
-	if err := b.row.Load().checkHashSeq(); err != nil {
-		b.Close()
-		return nil, err
-	}
-	return b, nil
+	return b.row.Load().checkHashSeq() // its size may not have been proven before
 }
 
 // checkHashSeq returns ErrMismatch if a blob is known to be no hash sequence.

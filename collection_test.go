@@ -1,13 +1,13 @@
 package cairn_test
 
 import (
-	"math/rand/v2"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"

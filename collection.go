@@ -36,8 +36,8 @@ type CollectionEntry struct {
 }
 
 // MaxCollectionSize is the most bytes that the two blobs of a collection have
-// together: 256 MiB. One that is read takes at most 1.5 times as much memory.
-const MaxCollectionSize = 256 << 20
+// together: 128 MiB. One that is read takes at most 1.5 times as much memory.
+const MaxCollectionSize = 128 << 20
 
 // collectionHeader begins the names of a collection.
 const collectionHeader = "CollectionV0."
@@ -59,18 +59,23 @@ func (s *Store) AddCollection(ctx context.Context, c Collection, opts *AddOption
 	return tag, nil
 }
 
+// AddCollection is [Store.AddCollection] in the scope.
+func (b *Batch) AddCollection(ctx context.Context, c Collection, opts *AddOptions) (*TempTag, error) {
+	return b.keep(b.s.AddCollection(ctx, c, opts))
+}
+
 func (s *Store) addCollection(ctx context.Context, c Collection, opts *AddOptions) (*TempTag, error) {
 	names, err := c.encodeNames()
 	if err != nil {
 		return nil, err
 	}
-	// The names are held until the last of what protects the sequence is gone:
-	// there is no moment at which somebody could sweep them.
+	// The names are held until the sequence protects them.
 	first, err := s.add(ctx, bytes.NewReader(names), nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	tag, err := s.addHashSeq(ctx, func(yield func(Hash) bool) {
+	defer first.Release()
+	return s.addHashSeq(ctx, func(yield func(Hash) bool) {
 		if !yield(first.Hash()) {
 			return
 		}
@@ -80,16 +85,6 @@ func (s *Store) addCollection(ctx context.Context, c Collection, opts *AddOption
 			}
 		}
 	}, opts)
-	if err != nil {
-		first.Release()
-		return nil, err
-	}
-	release := tag.release
-	tag.release = func() {
-		release()
-		first.Release()
-	}
-	return tag, nil
 }
 
 // encodeNames returns the content of the collection's second blob.

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"unicode/utf8"
 
@@ -259,11 +260,92 @@ func TestCollectionProtection(t *testing.T) {
 	mustBe(t, s.Delete(t.Context(), tag.Hash()), cairn.ErrConflict)
 	mustBe(t, s.Delete(t.Context(), second), cairn.ErrConflict)
 	tag.Release()
-	tag.Release()
 	for _, h := range []cairn.Hash{tag.Hash(), second} {
 		if err := s.Delete(t.Context(), h); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestCollectionTag sweeps with a tag, and without it.
+func TestCollectionTag(t *testing.T) {
+	s := open(t, ":memory:", nil)
+	batch := s.Batch()
+	var c cairn.Collection
+	for i := range 3 {
+		child, err := batch.AddBytes(t.Context(), content(uint64(i), 100), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c = append(c, cairn.CollectionEntry{Name: fmt.Sprint(i), Hash: child.Hash()})
+	}
+	root, err := batch.AddCollection(t.Context(), c, &cairn.AddOptions{Tag: "files"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	auto, err := batch.AddHashSeq(t.Context(), slices.Values([]cairn.Hash{root.Hash()}), &cairn.AddOptions{AutoTag: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch.Close()
+	for name, want := range map[string]cairn.HashAndFormat{"files": root.HashAndFormat(), auto.Tag(): auto.HashAndFormat()} {
+		tag, err := s.Tag(t.Context(), name)
+		if err != nil || tag.HashAndFormat != want || want.Format != cairn.HashSeq {
+			t.Errorf("tag %q: %+v, %v", name, tag, err)
+		}
+	}
+	// The sequence that names the collection protects its root alone.
+	for _, step := range []struct {
+		remove string
+		swept  int64
+	}{{"", 0}, {"files", 4}, {auto.Tag(), 2}} {
+		if step.remove != "" {
+			if err := s.DeleteTag(t.Context(), step.remove); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if report, err := s.GC(t.Context(), nil); err != nil || report.Swept != step.swept {
+			t.Errorf("without %q %d blobs are swept, %v, want %d", step.remove, report.Swept, err, step.swept)
+		}
+	}
+	mustBeSound(t, s)
+}
+
+// TestAddCollectionBesideGC adds collections while everything that nothing
+// protects is swept.
+func TestAddCollectionBesideGC(t *testing.T) {
+	s := open(t, ":memory:", nil)
+	rnd := rand.New(rand.NewPCG(7, 8))
+	var quit atomic.Bool
+	swept := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil && !quit.Load() {
+			_, err = s.GC(t.Context(), nil)
+		}
+		swept <- err
+	}()
+	for i := range 100 {
+		c := randomCollection(rnd, i, 10)
+		tag, err := s.AddCollection(t.Context(), c, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Collection(t.Context(), tag.Hash())
+		if err != nil || !slices.Equal(got, c) {
+			t.Errorf("%d entries became %d, %v", len(c), len(got), err)
+		}
+		tag.Release()
+	}
+	quit.Store(true)
+	if err := <-swept; err != nil {
+		t.Error(err)
+	}
+	if _, err := s.GC(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	if n := count(t, s, "blob"); n != 0 {
+		t.Errorf("%d blobs are left", n)
 	}
 }
 

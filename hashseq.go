@@ -19,6 +19,11 @@ func (s *Store) AddHashSeq(ctx context.Context, hashes iter.Seq[Hash], opts *Add
 	return tag, nil
 }
 
+// AddHashSeq is [Store.AddHashSeq] in the scope.
+func (b *Batch) AddHashSeq(ctx context.Context, hashes iter.Seq[Hash], opts *AddOptions) (*TempTag, error) {
+	return b.keep(b.s.AddHashSeq(ctx, hashes, opts))
+}
+
 func (s *Store) addHashSeq(ctx context.Context, hashes iter.Seq[Hash], opts *AddOptions) (*TempTag, error) {
 	var own AddOptions
 	if opts != nil {

@@ -53,8 +53,8 @@ func (s *Store) missing(ctx context.Context, content HashAndFormat, yield func(W
 	if content.Format != HashSeq || blob.State == Absent {
 		return nil
 	}
-	if blob.SizeProven && blob.Size%int64(len(Hash{})) != 0 {
-		return errHashSeq
+	if err := blob.checkHashSeq(); err != nil {
+		return err
 	}
 	seen := map[Hash]bool{content.Hash: true}
 	return s.children(ctx, blob, present, func(child Hash) error {

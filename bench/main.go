@@ -5,6 +5,7 @@
 //	go run ./bench -short -rounds 1         # tiny, to see that it works
 //	go run ./bench -only 'add-small/(cairn|bbolt)'
 //	go run ./bench -only '^(torrent|mark|transfer)'
+//	go run ./bench -only '^(tag|gc|scrub|add-reference)'
 //	go run ./bench -only add-big/cairn -cpuprofile cpu.prof
 //
 // Each measurement runs in a process of its own, which says what it used. The
@@ -77,16 +78,17 @@ type sizes struct {
 	Turnover int // pieces written to a store that has Few or Many
 	Pieces   int // pieces of the torrent with the most
 	Marks    int // times that 16 pieces of 2 MiB are written and marked complete
+	Tags     int // tags to set, and to list
 }
 
 var (
 	fullSizes = sizes{
 		Big: 1 << 30, Small: 100_000, Many: 1_000_000, Few: 10_000, Reads: 131_072, Adds: 1000, Gets: 10_000,
-		Turnover: 30_000, Pieces: 50_000, Marks: 32,
+		Turnover: 30_000, Pieces: 50_000, Marks: 32, Tags: 100_000,
 	}
 	shortSizes = sizes{
 		Big: 16 << 20, Small: 1000, Many: 10_000, Few: 1000, Reads: 2000, Adds: 50, Gets: 500,
-		Turnover: 500, Pieces: 500, Marks: 1,
+		Turnover: 500, Pieces: 500, Marks: 1, Tags: 1000,
 	}
 )
 

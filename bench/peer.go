@@ -76,7 +76,7 @@ const (
 
 var (
 	peerNames = []string{
-		cairnPeer, addPeer, unlimitedPeer, durableBlocks, relaxedPieces,
+		cairnPeer, addPeer, unlimitedPeer, durableBlocks, relaxedPieces, hashPeer, hashPeer2,
 		filesPeer, looseFiles, checkedFile, bboltPeer, tunedBbolt, pebblePeer, badgerPeer, sqlitePeer,
 		fileStorage, plainStorage, mmapStorage, boltStorage, memoryStorage,
 	}

@@ -11,7 +11,10 @@ import (
 // with NoSync, a power loss during a load could damage the file.
 type boltStore struct{ db *bbolt.DB }
 
-var _ lonePutter = (*boltStore)(nil)
+var (
+	_ lonePutter = (*boltStore)(nil)
+	_ lister     = (*boltStore)(nil)
+)
 
 var bucketName = []byte("blob")
 
@@ -73,6 +76,17 @@ func (s *boltStore) Get(key, buf []byte) (n int, err error) {
 		return nil
 	})
 	return n, err
+}
+
+// Each goes through all values.
+func (s *boltStore) Each(f func(key, value []byte)) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketName).Cursor()
+		for key, value := c.First(); key != nil; key, value = c.Next() {
+			f(key, value)
+		}
+		return nil
+	})
 }
 
 func (s *boltStore) Close() error { return s.db.Close() }

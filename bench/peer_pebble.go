@@ -14,7 +14,10 @@ import (
 // instead of 4 MiB and 8 MiB, which would be slower.
 type pebbleStore struct{ db *pebble.DB }
 
-var _ settler = (*pebbleStore)(nil)
+var (
+	_ settler = (*pebbleStore)(nil)
+	_ lister  = (*pebbleStore)(nil)
+)
 
 // quiet logs what ends the program only.
 type quiet struct{}
@@ -78,6 +81,18 @@ func (s *pebbleStore) Get(key, buf []byte) (int, error) {
 	}
 	n := copy(buf, value)
 	return n, closer.Close()
+}
+
+// Each goes through all values.
+func (s *pebbleStore) Each(f func(key, value []byte)) error {
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	for it.First(); it.Valid(); it.Next() {
+		f(it.Key(), it.Value())
+	}
+	return it.Close()
 }
 
 func (s *pebbleStore) Close() error { return s.db.Close() }

@@ -29,7 +29,7 @@ func writeTable(w io.Writer, cfg *config, all []measured) error {
 		return err
 	}
 	fmt.Fprintf(&b, "%s\n", head)
-	for _, heading := range []string{blobTable, pieceTable, torrentTable} {
+	for _, heading := range []string{blobTable, pieceTable, torrentTable, keepTable} {
 		list := slices.DeleteFunc(slices.Clone(all), func(m measured) bool { return m.table != heading })
 		if len(list) > 0 {
 			writeSection(&b, cfg, heading, list)

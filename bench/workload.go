@@ -59,6 +59,7 @@ const (
 	blobTable    = "Blobs"
 	pieceTable   = "Pieces"
 	torrentTable = "Torrents"
+	keepTable    = "Keeping"
 )
 
 // allWorkloads lists the workloads in the order of the tables.
@@ -67,6 +68,7 @@ func allWorkloads(s sizes) []workload {
 		inTable(blobTable, blobWorkloads(s)),
 		inTable(pieceTable, pieceWorkloads(s)),
 		inTable(torrentTable, torrentWorkloads(s)),
+		inTable(keepTable, keepWorkloads(s)),
 	)
 }
 
@@ -110,6 +112,16 @@ func torrentWorkloads(s sizes) []workload {
 		transfer(s.Big, 4<<20),
 		torrentReopen(s.Big),
 		torrentStart(s.Pieces),
+	}
+}
+
+func keepWorkloads(s sizes) []workload {
+	return []workload{
+		setTags(s.Tags),
+		listTags(s.Tags),
+		collect(s.Many),
+		scrub(s.Big),
+		addReference(s.Big),
 	}
 }
 

@@ -21,14 +21,14 @@ const (
 
 // The contents of the blobs are numbered from these on.
 const (
-	firstGarbage = 1 << 40
-	firstBeside  = 2 << 40
+	firstGarbage = 1 << 28
+	firstBeside  = 1 << 29 // each round has 1 << 20 of its own
 )
 
 // Measures of collect. Latencies and times are in seconds.
 const (
 	markTime    = "mark"
-	sweepTime   = "sweep, per blob"
+	sweepTime   = "mark and sweep"
 	gcHeap      = "Go heap, at most"
 	gcSys       = "memory of the Go runtime, at most"
 	gcRSSGrowth = "growth of RSS"
@@ -38,11 +38,11 @@ const (
 	addMax      = "durable add, max"
 )
 
-// collect sweeps a store of n blobs: with nothing beside it for its speed and its
-// memory, the mark by a dry run; then once more while another goroutine adds small
-// blobs, one after the other, whose latency is compared with what it is without a
-// collection. Each turn makes the garbage anew before it is measured, so all
-// rounds have the same store.
+// collect marks a store of n blobs, by a dry run, and sweeps it, with nothing
+// beside that, for the time and the memory; then it sweeps once more while another
+// goroutine adds small blobs, one after the other, whose latency is compared with
+// what it is without a collection. The garbage is made anew before each sweep, so
+// all rounds have the same store.
 func collect(n int) workload {
 	tags := n / perTag
 	return workload{
@@ -143,49 +143,42 @@ func litter(s *cairn.Store, n int) error {
 	})
 }
 
-// collectAlone measures the speed and the memory of a collection.
+// collectAlone measures the time and the memory of a collection: first of a mark
+// alone, then of a mark and a sweep, which is the time that this takes longer.
 func (c *child) collectAlone(s *cairn.Store, tags int) error {
 	before := rss().now
 	memory := watchMemory()
-	start := time.Now()
-	_, err := collectAll(s, &cairn.GCOptions{DryRun: true}, tags)
-	c.Extra[markTime] = time.Since(start).Seconds()
-	if err == nil {
-		err = c.timeSweep(s, tags)
-	}
-	used := memory()
-	c.Extra[gcHeap], c.Extra[gcSys] = used.heap, used.sys
-	c.Extra[gcRSSGrowth] = float64(rss().peak - before)
-	return err
-}
-
-// timeSweep collects, and takes the time from the end of the mark on.
-func (c *child) timeSweep(s *cairn.Store, tags int) error {
-	var marked time.Time
-	r, err := collectAll(s, &cairn.GCOptions{Protect: func(context.Context, func(cairn.HashAndFormat)) error {
-		marked = time.Now()
-		return nil
-	}}, tags)
+	mark, err := timeCollection(s, &cairn.GCOptions{DryRun: true}, tags)
 	if err != nil {
 		return err
 	}
-	c.Extra[sweepTime] = time.Since(marked).Seconds() / float64(r.Swept)
+	both, err := timeCollection(s, nil, tags)
+	if err != nil {
+		return err
+	}
+	used := memory()
+	c.Extra[markTime], c.Extra[sweepTime] = mark, both
+	c.Extra[gcHeap], c.Extra[gcSys] = used.heap, used.sys
+	c.Extra[gcRSSGrowth] = float64(rss().peak - before)
 	return nil
 }
 
-// collectAll collects to the end, and sees to it that all the garbage is gone,
-// and nothing but that and what another turn has left.
-func collectAll(s *cairn.Store, opts *cairn.GCOptions, tags int) (cairn.GCReport, error) {
+// timeCollection collects to the end, and returns how many seconds that takes. It
+// sees to it that all the garbage is gone, beside what another turn has left, and
+// nothing else.
+func timeCollection(s *cairn.Store, opts *cairn.GCOptions, tags int) (seconds float64, err error) {
+	start := time.Now()
 	r, err := s.GC(context.Background(), opts)
+	seconds = time.Since(start).Seconds()
 	if err == nil && (!r.Done && !r.DryRun || r.Swept < int64(tags) || r.Marked < int64(tags*(perTag-1))) {
 		err = fmt.Errorf("collected %+v, want %d of %d swept", r, tags, tags*perTag)
 	}
-	return r, err
+	return seconds, err
 }
 
 // collectBeside takes the latency of adds, first alone, then beside a collection.
 func (c *child) collectBeside(s *cairn.Store, tags int) error {
-	next := firstBeside + c.Round<<30
+	next := firstBeside + c.Round<<20
 	n := 0
 	seconds, err := timeLooseAdds(s, &next, func() bool { n++; return n > c.Sizes.Adds })
 	if err != nil {
@@ -197,7 +190,7 @@ func (c *child) collectBeside(s *cairn.Store, tags int) error {
 	var quit atomic.Bool
 	done := make(chan error, 1)
 	go func() {
-		_, err := collectAll(s, nil, tags)
+		_, err := timeCollection(s, nil, tags)
 		quit.Store(true)
 		done <- err
 	}()

@@ -179,7 +179,43 @@ func (c *collector) protect() error {
 	if err != nil {
 		return fmt.Errorf("protect: %w", err)
 	}
-	return c.readSequences()
+	return c.readUnread()
+}
+
+// readUnread reads the sequences that have come to protect others since
+// readSequences.
+func (c *collector) readUnread() error {
+	if err := c.noteHeld(); err != nil {
+		return err
+	}
+	for seq := (markedSequence{}); ; {
+		err := c.s.pool.read(c.ctx, func(conn *sqlite.Conn) (err error) {
+			stmt := prep(conn, "sequence_next")
+			defer stmt.Reset()
+			stmt.SetInt64(":after", seq.id)
+			seq = markedSequence{}
+			found, err := stmt.Step()
+			if found {
+				seq.id = stmt.GetInt64("id")
+				stmt.GetBytes("hash", seq.hash[:])
+			}
+			return err
+		})
+		if err != nil || seq.id == 0 {
+			return err
+		}
+		if err := c.readLater(seq); err != nil {
+			return err
+		}
+	}
+}
+
+// noteHeld has the writer know of the sequences that are held.
+func (c *collector) noteHeld() error {
+	if len(c.s.guard.unreadSequences()) == 0 {
+		return nil
+	}
+	return c.s.write(c.ctx, 0, c.s.keeper.sequences.note)
 }
 
 // A markedSequence is a sequence that protects its children.
@@ -192,10 +228,8 @@ type markedSequence struct {
 // readSequences makes sure that all sequences that protect others can be read, and
 // that their children are known.
 func (c *collector) readSequences() error {
-	if len(c.s.guard.unreadSequences()) > 0 {
-		if err := c.s.write(c.ctx, 0, c.s.keeper.sequences.note); err != nil {
-			return err
-		}
+	if err := c.noteHeld(); err != nil {
+		return err
 	}
 	for after := int64(0); ; {
 		var later []markedSequence
@@ -265,10 +299,11 @@ func (c *collector) readNow(conn *sqlite.Conn, seq markedSequence) (read bool, e
 
 // readable returns an error if what is there of a sequence cannot be read.
 func (c *collector) readable(r io.ReaderAt, blob blobRow, present bao.Ranges) error {
-	if blob.State == Complete && blob.Size%int64(len(Hash{})) != 0 {
-		return fmt.Errorf("sequence %v: %w", blob.hash, errHashSeq)
+	err := blob.checkHashSeq()
+	if err == nil {
+		err = eachChild(r, blob, present, func(Hash) error { return nil })
 	}
-	if err := eachChild(r, blob, present, func(Hash) error { return nil }); err != nil {
+	if err != nil {
 		return fmt.Errorf("sequence %v: %w", blob.hash, err)
 	}
 	return nil

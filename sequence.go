@@ -276,8 +276,8 @@ func (s *Store) indexPromptly(conn *sqlite.Conn, hash Hash) (later bool, err err
 	if err != nil || blob.State != Complete {
 		return false, err
 	}
-	if blob.Size%int64(len(hash)) != 0 {
-		return false, errHashSeq
+	if err := blob.checkHashSeq(); err != nil {
+		return false, err
 	}
 	stmt := prep(conn, "sequence_find")
 	stmt.SetBytes(":hash", hash[:])

@@ -52,6 +52,7 @@ create table "path" (
   primary key ("blob", "path")
 ) strict, without rowid;
 create index "path_path" on "path" ("path");
+create index "path_inode" on "path" ("inode");
 
 alter table "usage" add column "tags" integer not null default 0;
 alter table "usage" add column "external" integer not null default 0;

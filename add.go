@@ -47,12 +47,6 @@ func (o *AddOptions) format() Format {
 	return o.Format
 }
 
-func (o *AddOptions) progress(n int64) {
-	if o != nil && o.Progress != nil {
-		o.Progress(Progress{Copying, n, -1})
-	}
-}
-
 // check refuses options that make no sense, whatever the content.
 func (o *AddOptions) check() error {
 	switch {
@@ -79,7 +73,8 @@ var segments = sync.Pool{New: func() any { return new([segmentSize]byte) }}
 
 // Add stores what r has, to its end, and returns a temp tag of its hash. It
 // reads once, and holds a few MiB however much there is. Content that is in
-// the store already is not stored again; that of a partial blob completes it.
+// the store already is not stored again; that of a partial blob completes it, and
+// that of one with files outside takes their place.
 //
 // When Add returns nil, the blob is durable, as [Options.Durability] says. On
 // an error of r or of the store, and when ctx is cancelled, nothing of it
@@ -87,6 +82,9 @@ var segments = sync.Pool{New: func() any { return new([segmentSize]byte) }}
 // next Open removes. Errors: those of r and ctx, [ErrFull], [ErrReadOnly],
 // [ErrClosed], and [ErrTooLarge] for more than [MaxBlobSize].
 func (s *Store) Add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTag, error) {
+	if opts.mode() != Copy {
+		return nil, fmt.Errorf("add: %w", errMode)
+	}
 	tag, err := s.add(ctx, r, opts, nil)
 	if err != nil {
 		return nil, fmt.Errorf("add: %w", err)
@@ -108,7 +106,7 @@ func (l link) run(conn *sqlite.Conn, blob blobRow) error {
 
 // AddBytes stores content as [Store.Add] does. It does not keep the slice.
 func (s *Store) AddBytes(ctx context.Context, content []byte, opts *AddOptions) (*TempTag, error) {
-	if len(content) >= segmentSize || s.writer == nil {
+	if len(content) >= segmentSize || s.writer == nil || opts.mode() != Copy {
 		return s.Add(ctx, bytes.NewReader(content), opts)
 	}
 	tag, err := s.addSmall(ctx, content, opts, nil)
@@ -167,7 +165,7 @@ func readSegment(ctx context.Context, r io.Reader, buf *[segmentSize]byte) (n in
 // addSmall stores a segment at most, in one transaction.
 func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, then link) (*TempTag, error) {
 	defer s.dropLeftovers(ctx)
-	opts.progress(int64(len(data)))
+	opts.progress(Copying, int64(len(data)))
 	if err := errors.Join(opts.check(), opts.checkSize(int64(len(data)))); err != nil {
 		return nil, err
 	}
@@ -194,7 +192,7 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, the
 		if err != nil {
 			return err
 		}
-		if old.State == Complete {
+		if old.isInDatabase() {
 			return s.finishAdd(conn, old, tag, opts, then)
 		}
 		if err := insertSegment(conn, blob.id, 0, data, tiles); err != nil {
@@ -210,6 +208,7 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, the
 		return nil, err
 	}
 	s.indexAdded(tag)
+	opts.outboarding(int64(len(data)), true)
 	return tag, nil
 }
 
@@ -309,8 +308,9 @@ func hashGroup(data []byte, group int64, root bool) bao.CV {
 }
 
 // insertBlob makes the row of a complete blob. If there is a complete one of its
-// hash, it returns that, and notes its use; a partial one gives way. free tells
-// that somebody has added the blob in its own right.
+// hash, it returns that, and notes its use; a partial one, and one with bytes
+// outside, gives way. free tells that somebody has added the blob in its own
+// right.
 func (s *Store) insertBlob(conn *sqlite.Conn, blob blobRow, free bool) (old blobRow, err error) {
 	stmt := prep(conn, "blob_insert")
 	stmt.SetInt64(":id", blob.id)
@@ -321,7 +321,7 @@ func (s *Store) insertBlob(conn *sqlite.Conn, blob blobRow, free bool) (old blob
 	if err := exec(stmt); err != nil || conn.Changes() > 0 {
 		return blobRow{}, err
 	}
-	if old, err = s.touchBlob(conn, blob.hash, free); err != nil || old.State == Complete {
+	if old, err = s.touchBlob(conn, blob.hash, free); err != nil || old.isInDatabase() {
 		return old, err
 	}
 	// What is there of it is small, as this is.
@@ -331,7 +331,7 @@ func (s *Store) insertBlob(conn *sqlite.Conn, blob blobRow, free bool) (old blob
 	if _, err := s.insertBlob(conn, blob, free); err != nil {
 		return blobRow{}, err
 	}
-	if err := supersede(conn, old.id, blob.id); err != nil {
+	if err := s.supersede(conn, old.id, blob.id); err != nil {
 		return blobRow{}, err
 	}
 	return old, removeBlob(conn, old.id)
@@ -388,19 +388,22 @@ func tileID(blob int64, t bao.Tile) int64 {
 }
 
 // A largeAdd writes a blob of unknown size under a hidden blob row, one
-// segment a transaction, while the next segment is read and hashed.
+// segment a transaction, while the next segment is read and hashed. Of a file
+// that stays where it is, it writes the tiles only.
 type largeAdd struct {
 	steps
 	then    link
+	file    *outsideFile // nil if the bytes are in the database
+	staged  bool         // whether there is a hidden blob, by the first step
 	builder bao.Builder
 	tiles   []tile // complete, not yet handed to the writer
 	size    int64
-	id      int64 // set by the first step; read when that is settled
+	id      int64 // set by the first step, or by publish; read when that is settled
 }
 
 // addLarge stores the full first segment and the rest of r.
 func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]byte, opts *AddOptions, then link) (_ *TempTag, err error) {
-	a := &largeAdd{steps: steps{s: s, ctx: ctx}, then: then}
+	a := &largeAdd{steps: steps{s: s, ctx: ctx}, then: then, staged: true}
 	a.builder.Emit = collectTiles(&a.tiles)
 	defer func() {
 		if err != nil {
@@ -413,7 +416,7 @@ func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]b
 			if err := a.segment(buf, n); err != nil {
 				return nil, err
 			}
-			opts.progress(a.size)
+			opts.progress(Copying, a.size)
 		}
 		if end == io.EOF {
 			break
@@ -485,13 +488,15 @@ func (a *largeAdd) stage(conn *sqlite.Conn, first bool) error {
 // publish makes the blob visible and complete in place of a partial one, or
 // drops it if its content is in the store already. Only with publish's commit
 // does anybody see the blob; a crash before that leaves hidden rows that the
-// next Open removes, one after it at most those of the partial blob.
+// next Open removes, one after it at most those of the partial blob. A file
+// outside is still what was hashed, as far as can be seen, just before it.
 func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 	root, err := a.builder.Finish()
 	if err != nil {
 		return nil, err
 	}
 	hash := Hash(root)
+	opts.outboarding(a.size, false)
 	if err := errors.Join(a.settleAll(), opts.checkSize(a.size)); err != nil {
 		return nil, err
 	}
@@ -499,11 +504,7 @@ func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 	if err != nil {
 		return nil, err
 	}
-	var rest int64 // the blob to discard: ours, the partial one, or none
-	err = a.s.replace(a.ctx, hash, 0, func(conn *sqlite.Conn) (err error) {
-		rest, err = a.store(conn, tag, opts)
-		return err
-	})
+	rest, err := a.commit(tag, opts)
 	if err != nil {
 		tag.Release()
 		return nil, err
@@ -512,7 +513,25 @@ func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 		a.s.discard(a.ctx, rest)
 	}
 	a.s.indexAdded(tag)
+	opts.outboarding(a.size, true)
 	return tag, nil
+}
+
+// commit has the writer store the blob, and returns the one to discard: ours, the
+// one that gave way, or none.
+func (a *largeAdd) commit(tag *TempTag, opts *AddOptions) (rest int64, err error) {
+	if a.file != nil {
+		a.s.naming.Lock() // no export may take the file's place from here on
+		defer a.s.naming.Unlock()
+		if err := a.file.unchanged(); err != nil {
+			return 0, err
+		}
+	}
+	err = a.s.replace(a.ctx, tag.Hash(), int64(len(a.tiles))*pageSize, func(conn *sqlite.Conn) (err error) {
+		rest, err = a.store(conn, tag, opts)
+		return err
+	})
+	return rest, err
 }
 
 // store makes the blob visible, in publish's transaction, and returns the one
@@ -526,39 +545,73 @@ func (a *largeAdd) store(conn *sqlite.Conn, tag *TempTag, opts *AddOptions) (res
 	if err != nil {
 		return 0, err
 	}
-	if old.State == Complete {
-		if err := hideBlob(conn, a.id); err != nil { // it is not kept
+	if old.isInDatabase() || old.State == Complete && a.file != nil {
+		return a.yield(conn, old, tag, opts)
+	}
+	if !a.staged {
+		if err := a.stage(conn, true); err != nil {
 			return 0, err
 		}
-		return a.id, a.s.finishAdd(conn, old, tag, opts, a.then)
 	}
-	if old.State == Partial {
+	if old.State != Absent {
 		if err := unname(conn, old.id); err != nil {
 			return 0, err
 		}
 	}
-	stmt := prep(conn, "blob_publish")
-	stmt.SetInt64(":id", a.id)
-	stmt.SetBytes(":hash", hash[:])
-	stmt.SetInt64(":size", a.size)
-	stmt.SetInt64(":now", a.s.uses.now())
-	stmt.SetBool(":added", a.then == nil)
-	if err := exec(stmt); err != nil {
+	if err := a.makeVisible(conn, hash); err != nil {
 		return 0, err
 	}
-	if old.State == Partial {
-		if err := supersede(conn, old.id, a.id); err != nil {
+	if old.State != Absent {
+		if err := a.s.supersede(conn, old.id, a.id); err != nil {
 			return 0, err
 		}
-	}
-	if err := insertTiles(conn, a.id, a.tiles); err != nil {
-		return 0, err
 	}
 	blob := blobRow{id: a.id, hash: hash, Status: Status{State: Complete, Size: a.size}}
 	if err := a.s.finishAdd(conn, blob, tag, opts, a.then); err != nil {
 		return 0, err
 	}
 	return old.id, a.s.survived(conn, a.id)
+}
+
+// yield leaves the blob to one that is complete already, which gets the file
+// outside, if it needs any.
+func (a *largeAdd) yield(conn *sqlite.Conn, old blobRow, tag *TempTag, opts *AddOptions) (rest int64, err error) {
+	if a.file != nil && old.External > 0 {
+		if err := putPath(conn, old.id, *a.file); err != nil {
+			return 0, err
+		}
+	}
+	if a.staged {
+		rest = a.id
+		if err := hideBlob(conn, a.id); err != nil { // it is not kept
+			return 0, err
+		}
+	}
+	return rest, a.s.finishAdd(conn, old, tag, opts, a.then)
+}
+
+// makeVisible makes the hidden blob a complete one, with the tiles that are not
+// there yet.
+func (a *largeAdd) makeVisible(conn *sqlite.Conn, hash Hash) error {
+	stmt := prep(conn, "blob_publish")
+	stmt.SetInt64(":id", a.id)
+	stmt.SetBytes(":hash", hash[:])
+	stmt.SetInt64(":size", a.size)
+	stmt.SetInt64(":external", 0)
+	if a.file != nil {
+		stmt.SetInt64(":external", a.size)
+	}
+	stmt.SetInt64(":now", a.s.uses.now())
+	stmt.SetBool(":added", a.then == nil)
+	if err := exec(stmt); err != nil {
+		return err
+	}
+	if a.file != nil {
+		if err := putPath(conn, a.id, *a.file); err != nil {
+			return err
+		}
+	}
+	return insertTiles(conn, a.id, a.tiles)
 }
 
 // abandon removes what has been written of a blob that will not be.

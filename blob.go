@@ -63,6 +63,9 @@ type blobRow struct {
 	Status
 }
 
+// isInDatabase reports whether a blob is complete without files outside.
+func (b blobRow) isInDatabase() bool { return b.State == Complete && b.External == 0 }
+
 // findBlob looks a hash up.
 func findBlob(conn *sqlite.Conn, hash Hash) (blobRow, error) {
 	stmt := prep(conn, "blob_find")

@@ -13,6 +13,7 @@ import (
 // A checkedBlob is a blob whose rows are to be compared with its fields.
 type checkedBlob struct {
 	id, size, stored int64
+	external         int64 // bytes in files outside
 	proven           bool
 	state            State
 	hash             Hash
@@ -45,11 +46,12 @@ func (c *checker) blobs() error {
 		b := checkedBlob{id: 1 << (63 - groupBits)} // behind all: the rest has no blob
 		if found {
 			b = checkedBlob{
-				id:     blobs.GetInt64("id"),
-				size:   blobs.GetInt64("size"),
-				stored: blobs.GetInt64("stored"),
-				proven: blobs.GetInt64("proven") != 0,
-				state:  State(blobs.GetInt64("state")),
+				id:       blobs.GetInt64("id"),
+				size:     blobs.GetInt64("size"),
+				stored:   blobs.GetInt64("stored"),
+				external: blobs.GetInt64("external"),
+				proven:   blobs.GetInt64("proven") != 0,
+				state:    State(blobs.GetInt64("state")),
 			}
 			blobs.GetBytes("hash", b.hash[:])
 			b.piece = b.state == Partial && blobs.IsNull("hash")
@@ -71,14 +73,16 @@ func (c *checker) blobs() error {
 
 func (c *checker) fieldsOf(b checkedBlob) error {
 	switch {
+	case (b.state == Absent || b.piece) && b.external > 0:
+		return c.report("blob", b.hash, "%d bytes outside of %d, which nobody can verify", b.external, b.id)
 	case b.state == Absent || b.piece: // hidden: its fields mean nothing
 		return nil
 	case b.size > MaxBlobSize || (b.size == 0) != (b.hash == EmptyHash):
 		return c.report("blob", b.hash, "size %d", b.size)
-	case b.state == Complete && (b.stored != b.size || !b.proven):
-		return c.report("blob", b.hash, "complete with %d of %d bytes", b.stored, b.size)
-	case b.state == Partial && b.proven && b.stored >= b.size:
-		return c.report("blob", b.hash, "partial with %d of %d bytes", b.stored, b.size)
+	case b.state == Complete && (b.stored+b.external != b.size || !b.proven):
+		return c.report("blob", b.hash, "complete with %d of %d bytes", b.stored+b.external, b.size)
+	case b.state == Partial && b.proven && b.stored+b.external >= b.size:
+		return c.report("blob", b.hash, "partial with %d of %d bytes", b.stored+b.external, b.size)
 	}
 	return nil
 }
@@ -216,10 +220,11 @@ func (c *checker) reportPiece(b checkedBlob, format string, args ...any) error {
 	return c.report("piece", Hash{}, "bytes %d: %s", b.id, fmt.Sprintf(format, args...))
 }
 
-// allRows checks the rows of a complete blob.
+// allRows checks the rows of a complete blob. What has none must be outside.
 func (c *checker) allRows(b checkedBlob, rows *walk) error {
 	groups := bao.Groups(b.size)
 	next := int64(0)
+	out := outside{}
 	for {
 		id, length, err := rows.peek()
 		if err != nil {
@@ -234,16 +239,59 @@ func (c *checker) allRows(b checkedBlob, rows *walk) error {
 			return err
 		}
 		if group > next && group < groups {
-			if err := c.report("row", b.hash, "groups %d to %d are missing", next, group-1); err != nil {
+			if err := c.withoutRows(b, next, group, &out); err != nil {
 				return err
 			}
 		}
 		next = group + 1
 	}
 	if next < groups {
-		return c.report("row", b.hash, "groups %d to %d are missing", next, groups-1)
+		if err := c.withoutRows(b, next, groups, &out); err != nil {
+			return err
+		}
 	}
+	return c.outsideOf(b, out)
+}
+
+// outside is what of a blob has no row, though it is there.
+type outside struct {
+	bytes int64
+	end   int64 // of the last of them
+}
+
+// withoutRows takes in a run of groups that have no rows, or reports it if nothing
+// of the blob is outside.
+func (c *checker) withoutRows(b checkedBlob, first, end int64, out *outside) error {
+	if b.external == 0 {
+		return c.report("row", b.hash, "groups %d to %d are missing", first, end-1)
+	}
+	out.end = min(end*bao.GroupSize, b.size)
+	out.bytes += out.end - first*bao.GroupSize
 	return nil
+}
+
+// outsideOf checks that what has no row is as much as is noted to be outside, and
+// that a file is there that is long enough to have it. What files have, only a
+// scrub looks at.
+func (c *checker) outsideOf(b checkedBlob, out outside) error {
+	if b.external == 0 {
+		return nil
+	}
+	if out.bytes != b.external {
+		if err := c.report("row", b.hash, "%d bytes are in no row, and %d noted to be outside", out.bytes, b.external); err != nil {
+			return err
+		}
+	}
+	files, err := readPaths(c.conn, b.id)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if info, err := statRegular(file.path); err == nil && info.Size() >= out.end {
+			return nil
+		}
+	}
+	return c.report("path", b.hash, "none of %d files is there with %d bytes", len(files), out.end)
 }
 
 func (c *checker) row(b checkedBlob, group, length int64) error {
@@ -258,7 +306,7 @@ func (c *checker) row(b checkedBlob, group, length int64) error {
 
 // markedRows compares the rows of a partial blob with its bitmaps.
 func (c *checker) markedRows(b checkedBlob, rows, presence *walk) error {
-	stored := int64(0)
+	stored, out := int64(0), outside{}
 	for more := true; more; {
 		first, marked := int64(1)<<groupBits, uint64(0) // behind the last bitmap
 		id, bits, err := presence.peek()
@@ -269,7 +317,7 @@ func (c *checker) markedRows(b checkedBlob, rows, presence *walk) error {
 			first, marked = groupOf(id), uint64(bits)
 			presence.advance()
 		}
-		there, err := c.rowsOfRun(b, rows, first, marked)
+		there, err := c.rowsOfRun(b, rows, first, marked, &out)
 		if err != nil {
 			return err
 		}
@@ -284,14 +332,16 @@ func (c *checker) markedRows(b checkedBlob, rows, presence *walk) error {
 		}
 	}
 	if stored != b.stored {
-		return c.report("blob", b.hash, "%d bytes stored, not %d", stored, b.stored)
+		if err := c.report("blob", b.hash, "%d bytes stored, not %d", stored, b.stored); err != nil {
+			return err
+		}
 	}
-	return nil
+	return c.outsideOf(b, out)
 }
 
 // rowsOfRun checks the rows up to the end of a bitmap, and returns how many
-// bytes they have.
-func (c *checker) rowsOfRun(b checkedBlob, rows *walk, first int64, marked uint64) (stored int64, err error) {
+// bytes they have. Marked groups that have none go to out.
+func (c *checker) rowsOfRun(b checkedBlob, rows *walk, first int64, marked uint64, out *outside) (stored int64, err error) {
 	if first%groupRun != 0 {
 		err = c.report("presence", b.hash, "bitmap begins at group %d", first)
 	}
@@ -309,6 +359,13 @@ func (c *checker) rowsOfRun(b checkedBlob, rows *walk, first int64, marked uint6
 		}
 		marked &^= 1 << (group - first)
 		err = c.row(b, group, length)
+	}
+	groups := bao.Groups(b.size)
+	for group := first; err == nil && b.external > 0 && marked != 0 && group < min(first+groupRun, groups); group++ {
+		if bit := uint64(1) << (group - first); marked&bit != 0 {
+			marked &^= bit
+			err = c.withoutRows(b, group, group+1, out)
+		}
 	}
 	if err == nil && marked != 0 {
 		err = c.report("row", b.hash, "groups %#x of those from %d on are missing", marked, first)

@@ -23,7 +23,8 @@ const dropGroups = 1024
 // The blob is gone with one commit, and stays gone once Delete has returned
 // nil. The rows of a large one are freed by further commits; what a crash or a
 // full disk leaves of them is freed later, at the latest after the next Open.
-// An open handle in another process gets [ErrNotFound].
+// An open handle in another process gets [ErrNotFound]. Files outside that have the
+// content (see [Reference]) are forgotten, and not touched.
 func (s *Store) Delete(ctx context.Context, hash Hash) error {
 	err := s.remove(ctx, func(conn *sqlite.Conn) error {
 		blob, err := findBlob(conn, hash)
@@ -134,17 +135,26 @@ func hideBlob(conn *sqlite.Conn, id int64) error {
 	return exec(stmt)
 }
 
-// unname takes the hash away from a partial blob, so that another one can have
-// it. That one supersedes it then.
+// unname takes the hash away from a blob that is partial, or has bytes outside, so
+// that another one can have it. That one supersedes it then.
 func unname(conn *sqlite.Conn, id int64) error {
 	stmt := prep(conn, "blob_unname")
 	stmt.SetInt64(":id", id)
 	return exec(stmt)
 }
 
-// supersede gives what the owners have of an unnamed blob to another one, and
-// hides it. Its rows are to be discarded.
-func supersede(conn *sqlite.Conn, old, id int64) error {
+// supersede gives the keys of an unnamed blob, and what the owners have of it, to
+// another one, and hides it. Its rows are to be discarded. The writer calls it.
+func (s *Store) supersede(conn *sqlite.Conn, old, id int64) error {
+	keys, err := keysOf(conn, old)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if err := s.pointKey(conn, key, id); err != nil {
+			return err
+		}
+	}
 	for _, query := range []string{"owned_move", "blob_inherit"} {
 		stmt := prep(conn, query)
 		stmt.SetInt64(":old", old)
@@ -157,6 +167,20 @@ func supersede(conn *sqlite.Conn, old, id int64) error {
 		return err
 	}
 	return hideBlob(conn, old)
+}
+
+// keysOf returns the keys that name a blob.
+func keysOf(conn *sqlite.Conn, blob int64) (names []string, err error) {
+	stmt := prep(conn, "key_names")
+	defer stmt.Reset()
+	stmt.SetInt64(":blob", blob)
+	for {
+		found, err := stmt.Step()
+		if err != nil || !found {
+			return names, err
+		}
+		names = append(names, columnString(stmt, "name"))
+	}
 }
 
 // leftovers are hidden blobs that could not be removed when they should have

@@ -115,10 +115,10 @@ func (r rawBlob) ReadAt(p []byte, off int64) (n int, err error) {
 		if err != nil {
 			return err
 		}
-		rows := openRows(conn, row, off, int64(len(p)))
+		rows := r.b.openRows(conn, row, off, int64(len(p)))
 		defer rows.close()
 		for group := off / bao.GroupSize; n < len(p); group++ {
-			length, err := rows.read(group, p[n:])
+			length, _, err := rows.read(group, p[n:])
 			if err == errAbsent { // though it is marked as present
 				err = fmt.Errorf("%w: row is missing", bao.ErrMismatch)
 			}
@@ -129,5 +129,5 @@ func (r rawBlob) ReadAt(p []byte, off int64) (n int, err error) {
 		}
 		return nil
 	})
-	return n, err
+	return n, r.b.s.lost(r.b.ctx, err)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -29,8 +30,9 @@ type Blob struct {
 	hash  Hash
 	close func()
 
-	// row is the blob as it was last seen. While it is partial each read looks
-	// again; a complete one never changes.
+	// row is the blob as it was last seen. While it is partial, or has bytes
+	// outside, each read looks again. A complete one may have gone outside since,
+	// or lost what was damaged: that is looked at when a row is missing.
 	row atomic.Pointer[blobRow]
 
 	// For the goroutine that uses Read, Seek and WriteTo. The first currentLen
@@ -158,9 +160,33 @@ func (b *Blob) readAt(p []byte, off int64) (n int, err error) {
 		m, end, err := b.readPiece(p[n:], off+int64(n))
 		n += m
 		if err != nil || end {
-			return n, err
+			return n, b.s.lost(b.ctx, err)
 		}
 	}
+}
+
+// lost looks at the whole of a blob of which a read has found a group in no file
+// outside. What is not there is absent from then on; the error names all of it.
+// The caller must hold no reading connection.
+func (s *Store) lost(ctx context.Context, err error) error {
+	var c *CorruptError
+	if !errors.Is(err, errOutside) || !errors.As(err, &c) {
+		return err
+	}
+	bad, lookErr := s.recheck(ctx, c.Hash)
+	var blob blobRow
+	if lookErr == nil {
+		blob, lookErr = s.findBlob(ctx, c.Hash)
+	}
+	if lookErr != nil {
+		return &CorruptError{c.Hash, c.Ranges, fmt.Errorf("%w; and not looked at as a whole: %w", c.Err, lookErr)}
+	}
+	ranges := slices.Clone(c.Ranges)
+	bounds := bad.Bounds()
+	for i := 0; i+1 < len(bounds); i += 2 {
+		ranges = append(ranges, ByteRange{int64(bounds[i]) * bao.ChunkSize, min(int64(bounds[i+1])*bao.ChunkSize, blob.Size)})
+	}
+	return &CorruptError{c.Hash, mergeRanges(ranges), c.Err}
 }
 
 // isTyped reports whether an error names the blob or the piece already.
@@ -205,10 +231,10 @@ func (b *Blob) readPiece(p []byte, off int64) (n int, end bool, err error) {
 	return n, n == len(p), nil
 }
 
-// look returns the blob's row: as it is in the snapshot for a partial one,
-// which may have grown or be complete meanwhile.
+// look returns the blob's row: as it is in the snapshot, unless all of it was in
+// the database when it was last seen.
 func (b *Blob) look(conn *sqlite.Conn) (blobRow, error) {
-	if row := b.row.Load(); row.State == Complete {
+	if row := b.row.Load(); row.isInDatabase() {
 		return *row, nil
 	}
 	row, err := findBlob(conn, b.hash)
@@ -248,11 +274,11 @@ func (b *Blob) readGroups(conn *sqlite.Conn, row blobRow, p []byte, off int64) (
 	if len(p) == 0 {
 		return 0, nil
 	}
-	rows := openRows(conn, row, off, int64(len(p)))
+	rows := b.openRows(conn, row, off, int64(len(p)))
 	defer rows.close()
 	for group := off / bao.GroupSize; n < len(p); group++ {
 		skip := int(max(0, off-group*bao.GroupSize))
-		m, err := b.readGroup(conn, rows, group, skip, p[n:])
+		m, err := b.readGroup(rows, group, skip, p[n:])
 		n += m
 		if err != nil {
 			return n, err
@@ -261,93 +287,58 @@ func (b *Blob) readGroups(conn *sqlite.Conn, row blobRow, p []byte, off int64) (
 	return n, nil
 }
 
-// blobRows goes through the rows of a blob that have a range of its bytes.
-type blobRows struct {
-	blob blobRow
-	stmt *sqlite.Stmt
-}
-
-func openRows(conn *sqlite.Conn, blob blobRow, off, length int64) blobRows {
-	first, last := off/bao.GroupSize, (off+length-1)/bao.GroupSize
-	stmt := prep(conn, "row_get")
-	if last > first {
-		stmt = prep(conn, "row_range")
-		stmt.SetInt64(":to", rowID(blob.id, last))
-	}
-	stmt.SetInt64(":from", rowID(blob.id, first))
-	return blobRows{blob, stmt}
-}
-
-func (r blobRows) close() { r.stmt.Reset() }
-
-// read reads the given group, which follows the one before, to buf, and returns
-// its length, which is the one that it must have.
-func (r blobRows) read(group int64, buf []byte) (length int, err error) {
-	found, err := r.stmt.Step()
-	if err != nil {
-		return 0, err
-	}
-	if !found || r.stmt.ColumnInt64(0) != rowID(r.blob.id, group) {
-		if r.blob.State == Partial {
-			return 0, errAbsent
-		}
-		return 0, fmt.Errorf("%w: row is missing", bao.ErrMismatch)
-	}
-	length = bao.GroupLen(r.blob.Size, group)
-	if n := r.stmt.ColumnLen(1); n != length {
-		return 0, fmt.Errorf("%w: row has %d bytes, not %d", bao.ErrMismatch, n, length)
-	}
-	return r.stmt.ColumnBytes(1, buf[:length]), nil
-}
-
 // scratch holds groups of which only a part is wanted.
 var scratch = sync.Pool{New: func() any { return new([bao.GroupSize]byte) }}
 
 // readGroup reads the given group from the next row, verifies it, and copies
 // what is behind its first skip bytes to p.
-func (b *Blob) readGroup(conn *sqlite.Conn, rows blobRows, group int64, skip int, p []byte) (int, error) {
+func (b *Blob) readGroup(rows *blobRows, group int64, skip int, p []byte) (int, error) {
 	length := bao.GroupLen(rows.blob.Size, group)
 	if skip == 0 && length == bao.GroupSize && len(p) >= length {
-		buf := (*[bao.GroupSize]byte)(p)
-		if _, err := rows.read(group, buf[:]); err != nil {
-			return 0, b.damaged(conn, rows.blob, group, err)
-		}
-		return b.verified(conn, rows.blob, buf, group, length, length)
+		return b.readVerified(rows, group, p, length)
 	}
 	buf := scratch.Get().(*[bao.GroupSize]byte)
 	defer scratch.Put(buf)
-	if _, err := rows.read(group, buf[:]); err != nil {
-		return 0, b.damaged(conn, rows.blob, group, err)
-	}
-	n, err := b.verified(conn, rows.blob, buf, group, length, min(length-skip, len(p)))
+	n, err := b.readVerified(rows, group, buf[:], min(length-skip, len(p)))
 	copy(p[:n], buf[skip:])
 	return n, err
 }
 
-// verified returns n if the first length bytes of buf are the given group, and
-// 0 with an error otherwise.
-func (b *Blob) verified(conn *sqlite.Conn, row blobRow, buf *[bao.GroupSize]byte, group int64, length, n int) (int, error) {
-	want, err := b.s.groupCV(conn, row, group)
-	if err != nil {
-		return 0, b.damaged(conn, row, group, err)
+// readVerified reads a group to the start of p, which has room for a full one, and
+// returns n if it verifies, and 0 with an error otherwise.
+func (b *Blob) readVerified(rows *blobRows, group int64, p []byte, n int) (int, error) {
+	length, verified, err := rows.read(group, p)
+	if err == nil && !verified {
+		var want bao.CV
+		want, err = b.s.groupCV(rows.conn, rows.blob, group)
+		buf := (*[bao.GroupSize]byte)(p)
+		if err == nil && bao.GroupCV(buf, length, group, rows.blob.Size <= bao.GroupSize) != want {
+			err = bao.ErrMismatch
+		}
 	}
-	if bao.GroupCV(buf, length, group, row.Size <= bao.GroupSize) != want {
-		return 0, b.damaged(conn, row, group, bao.ErrMismatch)
+	if err != nil {
+		return 0, b.damaged(rows.conn, rows.blob, group, err)
 	}
 	return n, nil
 }
 
 // damaged turns an error about a group into one that names its bytes, if it
 // says that the data is not what it must be. If the blob has been deleted
-// meanwhile, by another process, it is ErrNotFound.
+// meanwhile, by another process, it is ErrNotFound; if the group has been made
+// absent, a MissingError.
 func (b *Blob) damaged(conn *sqlite.Conn, row blobRow, group int64, err error) error {
 	err = mapSQLite(err)
 	ioErr := sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
 	if !ioErr && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotCairn) && !errors.Is(err, bao.ErrMismatch) {
 		return err
 	}
-	if now, findErr := findBlob(conn, b.hash); findErr == nil && now.id != row.id {
+	now, findErr := findBlob(conn, b.hash)
+	if findErr == nil && now.id != row.id {
 		return ErrNotFound
+	}
+	if findErr == nil && row.State == Complete && now.State == Partial {
+		b.row.Store(&now) // it has lost what was damaged
+		return &MissingError{b.hash, bao.Chunks(chunkOf(group), min(chunkOf(group+1), bao.ChunkCount(row.Size)))}
 	}
 	start := group * bao.GroupSize
 	return &CorruptError{

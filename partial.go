@@ -9,7 +9,8 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// A partial blob has a row for each group that is there, the pairs on the way
+// A partial blob has a row for each group that is there (or has it in files
+// outside, see outside.go), the pairs on the way
 // from the root to each of these, and a bitmap of them. A group comes with all
 // of it in one commit. Only whole groups are kept, because a part of one cannot
 // be verified again.
@@ -328,7 +329,7 @@ func putTile(conn *sqlite.Conn, id int64, t bao.Tile, pairs []byte) error {
 // it is there.
 func (v *verified) update(conn *sqlite.Conn, blob blobRow, now int64) error {
 	state := Partial
-	if blob.SizeProven && blob.Stored == blob.Size {
+	if blob.SizeProven && blob.Stored+blob.External == blob.Size {
 		state = Complete
 		if err := removeRange(conn, "presence_remove", rowID(blob.id, 0), rowID(blob.id+1, 0)-1); err != nil {
 			return err

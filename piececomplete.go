@@ -208,8 +208,8 @@ func (c *completion) lookForDamage() error {
 		return err
 	}
 	defer b.Close()
-	if b.row.Load().State != Complete {
-		return nil
+	if !b.row.Load().isInDatabase() {
+		return nil // it gives way
 	}
 	_, err = b.WriteTo(io.Discard)
 	if c.damaged = errors.Is(err, ErrCorrupt); c.damaged {
@@ -342,13 +342,13 @@ func (c *completion) store(conn *sqlite.Conn) error {
 	if err != nil {
 		return err
 	}
-	if blob.State == Complete {
+	if blob.isInDatabase() {
 		return c.repoint(conn, blob)
 	}
 	if err := removeRange(conn, "presence_remove", rowID(now.id, 0), rowID(now.id+1, 0)-1); err != nil {
 		return err
 	}
-	if blob.State == Partial {
+	if blob.State != Absent { // partial, or outside: what was written here is sure
 		if err := unname(conn, blob.id); err != nil {
 			return err
 		}
@@ -361,8 +361,8 @@ func (c *completion) store(conn *sqlite.Conn) error {
 	if err := exec(stmt); err != nil {
 		return err
 	}
-	if blob.State == Partial {
-		if err := supersede(conn, blob.id, now.id); err != nil {
+	if blob.State != Absent {
+		if err := c.s.supersede(conn, blob.id, now.id); err != nil {
 			return err
 		}
 	}
@@ -432,7 +432,7 @@ func (s *Store) pointKey(conn *sqlite.Conn, key string, blob int64) error {
 func (p *Piece) Incomplete(ctx context.Context) error {
 	err := p.usable()
 	if err == nil {
-		err = p.s.write(ctx, 0, p.reopen)
+		err = p.s.onceOwn(ctx, p.key, func() error { return p.s.write(ctx, 0, p.reopen) })
 	}
 	if err != nil {
 		return fmt.Errorf("mark piece %q incomplete: %w", p.key, err)
@@ -449,9 +449,52 @@ func (p *Piece) reopen(conn *sqlite.Conn) error {
 	return err
 }
 
+// errPieceOutside means that a piece cannot be written to as it is, because it has
+// bytes in files outside. Callers get it if it goes there again and again.
+var errPieceOutside = fmt.Errorf("%w: its bytes are in a file outside", ErrConflict)
+
+// onceOwn makes a change to a piece. If the piece's bytes are outside, they are
+// brought into the database before.
+func (s *Store) onceOwn(ctx context.Context, key string, change func() error) error {
+	err := change()
+	if !errors.Is(err, errPieceOutside) {
+		return err
+	}
+	if err := s.bringIn(ctx, key); err != nil {
+		return err
+	}
+	return change()
+}
+
+// bringIn has the bytes of a complete piece in the database: it adds them, read
+// from where they are, as by a caller who has them.
+func (s *Store) bringIn(ctx context.Context, key string) error {
+	p := s.newPiece(ctx, key, 0, nil)
+	row, err := p.look(ctx)
+	if err != nil || row.State != Complete {
+		return err
+	}
+	b, err := s.openBlob(ctx, row.hash, fmt.Sprintf("piece %q", key))
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	_, err = s.add(ctx, b, nil, func(conn *sqlite.Conn, blob blobRow) error {
+		if now, err := findPiece(conn, key); err != nil || now.id != blob.id {
+			return cmp.Or(err, errPieceOutside) // it is another one's by now
+		}
+		return nil
+	})
+	return err
+}
+
 // reopenPiece makes a complete piece one that is being written. What nobody else
-// has or reads is used as it is, anything else is copied. The writer calls it.
+// has or reads is used as it is, anything else is copied. If it has bytes outside
+// it is errPieceOutside. The writer calls it.
 func (s *Store) reopenPiece(conn *sqlite.Conn, key string, piece pieceRow) (pieceRow, error) {
+	if piece.External > 0 {
+		return pieceRow{}, errPieceOutside
+	}
 	shared, err := s.isShared(conn, piece)
 	if err != nil {
 		return pieceRow{}, err

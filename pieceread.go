@@ -65,7 +65,7 @@ func (p *Piece) readPart(ctx context.Context, b []byte, off int64) (n int, end b
 		}
 		return err
 	})
-	return n, end, err
+	return n, end, p.s.lost(ctx, err)
 }
 
 // readPiece reads part, which lies inside the piece.

@@ -156,9 +156,14 @@ func groupCVs(b []byte, off, size int64) []bao.CV {
 	}
 }
 
-// writePiece joins those who are waiting to write to the same piece, or is the
-// first of them, and returns the outcome.
+// writePiece writes to a piece, whose bytes are in the database then.
 func (s *Store) writePiece(ctx context.Context, target pieceTarget, w *pieceWrite) error {
+	return s.onceOwn(ctx, target.key, func() error { return s.joinWrite(ctx, target, w) })
+}
+
+// joinWrite joins those who are waiting to write to the same piece, or is the
+// first of them, and returns the outcome.
+func (s *Store) joinWrite(ctx context.Context, target pieceTarget, w *pieceWrite) error {
 	cost := w.cost()
 	if err := s.writer.reserve(ctx, min(cost, queueBytes)); err != nil {
 		return err

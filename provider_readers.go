@@ -211,7 +211,7 @@ func (r *partsReader) readBlob(hash Hash, b []byte) (n int, err error) {
 		n, err = (&Blob{s: r.p.s, hash: hash}).readGroups(conn, row, b, r.pos)
 		return err
 	})
-	return n, err
+	return n, r.p.s.lost(r.p.ctx, err)
 }
 
 // readPiece reads a piece that is not complete.

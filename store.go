@@ -87,6 +87,11 @@ type Store struct {
 	leftovers leftovers
 	observers observers
 	events    events
+	files     fileCache
+	// naming is held while a file outside gets, or keeps, its content together
+	// with the row that names it: an export from its last look at what is at its
+	// target until that is noted, a reference from its last look until it is.
+	naming sync.Mutex
 
 	// tempDir is the directory to remove on Close, for a temporary store.
 	tempDir string
@@ -358,6 +363,7 @@ func (s *Store) Close() error {
 		}
 		// The readers' snapshots would keep the WAL from being emptied.
 		errs = append(errs, s.pool.close())
+		s.files.close()
 		if s.writer != nil {
 			errs = append(errs, s.writer.close())
 		}

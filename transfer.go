@@ -2,40 +2,134 @@ package cairn
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/cairnstore/cairn/bao"
 )
 
-// AddFile stores a regular file's content as [Store.Add] does. The file is
-// only read. What is no regular file is [ErrMismatch], a file of the store
+// A Mode tells where the bytes of a file go that comes in or goes out.
+type Mode int
+
+const (
+	// Copy has the bytes in the database, and those of an exported file twice.
+	Copy Mode = iota
+	// Reference has them in the file only. The database has its path, and the
+	// outboard, so that each byte that is read is verified; of the capacity, and
+	// of a quota, they use nothing. The file is its owner's: it is never changed
+	// or removed, not even when the blob is deleted. Several files may have the
+	// same content; each is tried. When all of them are gone or
+	// changed, which a read or a scrub notices, the blob is partial, with exactly
+	// what they still have.
+	Reference
+)
+
+// A Phase is a part of a transfer.
+type Phase int
+
+const (
+	Copying     Phase = iota // bytes are written, and hashed on the way
+	Hashing                  // bytes are read and hashed, because they stay where they are
+	Outboarding              // the outboard of what was hashed is written
+)
+
+// Progress tells how far a phase of a transfer has come.
+type Progress struct {
+	Phase Phase
+	Bytes int64 // done
+	Total int64 // to be done, -1 if that is not known
+}
+
+// AddFile adds a regular file's content, by itself or behind symbolic links. The
+// file is only read. What is no regular file is [ErrMismatch], a file of the store
 // itself [ErrConflict]; errors of the file system come wrapped.
+//
+// With mode [Copy] it stores the content as [Store.Add] does. The bytes are
+// copied on every file system: a database is one file, whose pages cannot share
+// blocks with others.
+//
+// With mode [Reference] the file is hashed where it lies, and its absolute path
+// recorded, symbolic links as they are. It must stay as it is: one that changes
+// while it is hashed, or that has not as many bytes as its size says, is
+// [ErrMismatch], and nothing is recorded. Content that is in the database already
+// stays there, and no path is recorded; that of a partial blob completes it, in
+// place of what was there. The file's content is made durable before it is relied
+// on. An empty file is simply stored. To add the content in mode Copy later
+// brings it into the database.
 func (s *Store) AddFile(ctx context.Context, path string, opts *AddOptions) (*TempTag, error) {
-	if err := s.refuseOwn(path); err != nil {
-		return nil, fmt.Errorf("add file %q: %w", path, err)
-	}
-	f, err := openRegular(path)
-	if err != nil {
-		return nil, fmt.Errorf("add file: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err == nil {
-		err = s.capacity.admits(info.Size()) // before anything is evicted for it
-	}
-	var tag *TempTag
-	if err == nil {
-		tag, err = s.add(ctx, f, opts, nil)
-	}
+	tag, err := s.addFile(ctx, path, opts)
 	if err != nil {
 		return nil, fmt.Errorf("add file %q: %w", path, err)
 	}
 	return tag, nil
+}
+
+func (s *Store) addFile(ctx context.Context, path string, opts *AddOptions) (*TempTag, error) {
+	if err := s.refuseOwn(path); err != nil {
+		return nil, err
+	}
+	f, info, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	opts = opts.withTotal(info.Size())
+	switch opts.mode() {
+	case Copy:
+		if err := s.capacity.admits(info.Size()); err != nil { // before anything is evicted for it
+			return nil, err
+		}
+		return s.add(ctx, f, opts, nil)
+	case Reference:
+		return s.reference(ctx, f, outsideFile{path, stampOf(info)}, opts)
+	}
+	return nil, errMode
+}
+
+var errMode = fmt.Errorf("%w: no such mode here", ErrMismatch)
+
+func (o *AddOptions) mode() Mode {
+	if o == nil {
+		return Copy
+	}
+	return o.Mode
+}
+
+// withTotal returns the options of an add of so many bytes.
+func (o *AddOptions) withTotal(total int64) *AddOptions {
+	if o == nil || o.Progress == nil {
+		return o
+	}
+	with := *o
+	with.Progress = func(p Progress) {
+		if p.Total < 0 {
+			p.Total = total
+		}
+		o.Progress(p)
+	}
+	return &with
+}
+
+// progress tells how many bytes of a phase are done, of how many is not known.
+func (o *AddOptions) progress(phase Phase, n int64) {
+	if o != nil && o.Progress != nil {
+		o.Progress(Progress{phase, n, -1})
+	}
+}
+
+// outboarding tells that the outboard of so many bytes is written, or is going
+// to be.
+func (o *AddOptions) outboarding(size int64, done bool) {
+	if o == nil || o.Progress == nil {
+		return
+	}
+	p := Progress{Phase: Outboarding, Total: (bao.Groups(size) - 1) * bao.PairSize}
+	if done {
+		p.Bytes = p.Total
+	}
+	o.Progress(p)
 }
 
 // refuseOwn returns ErrConflict for the database and the files beside it: to
@@ -81,142 +175,32 @@ func (s *Store) Owns(path string) bool {
 
 // openRegular opens a file for reading, unless it is something whose reading
 // could block or never end.
-func openRegular(path string) (*os.File, error) {
+func openRegular(path string) (*os.File, fs.FileInfo, error) {
+	if _, err := statRegular(path); err != nil {
+		return nil, nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() { // it has just become something else
+		err = errNotRegular
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+var errNotRegular = fmt.Errorf("%w: not a regular file", ErrMismatch)
+
+// statRegular returns the info of a regular file.
+func statRegular(path string) (fs.FileInfo, error) {
 	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%q: %w", path, errNotRegular)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%q: %w: not a regular file", path, ErrMismatch)
-	}
-	return os.Open(path)
-}
-
-// A Mode tells where the bytes of a file go that comes in or goes out.
-type Mode int
-
-const (
-	// Copy has the bytes in the database, and those of an exported file twice.
-	Copy Mode = iota
-	// Reference has them in the file only. The database has its path, and the
-	// outboard, so that each byte that is read is verified.
-	Reference
-)
-
-// A Phase is a part of a transfer.
-type Phase int
-
-const (
-	Copying     Phase = iota // bytes are written, and hashed on the way
-	Hashing                  // bytes are read and hashed, because they stay where they are
-	Outboarding              // the outboard of what was hashed is written
-)
-
-// Progress tells how far a phase of a transfer has come.
-type Progress struct {
-	Phase Phase
-	Bytes int64 // done
-	Total int64 // to be done, -1 if that is not known
-}
-
-// ExportOptions configure an export. Nil is the default.
-type ExportOptions struct {
-	// Mode is [Copy], the default, or [Reference].
-	Mode Mode
-	// Progress, if not nil, is called about once every MiB, from the goroutine
-	// that called Export.
-	Progress func(Progress)
-}
-
-// Export writes a blob's verified content to the file target, which it makes
-// or replaces: a crash or an error at any moment leaves either the old state
-// or the whole new file, and after nil the new file is durable (directories that had to be
-// made for it are not synced themselves). Missing parent
-// directories are made. A directory, a symbolic link or a device at target is
-// [ErrConflict], like a file of the store itself, and a blob that is not complete
-// a [*MissingError] with all it lacks. Otherwise errors are those of
-// [Store.Blob], of reading it, and of the file system.
-func (s *Store) Export(ctx context.Context, hash Hash, target string, opts *ExportOptions) error {
-	if err := s.export(ctx, hash, target, opts); err != nil {
-		return fmt.Errorf("export to %q: %w", target, err)
-	}
-	return nil
-}
-
-func (s *Store) export(ctx context.Context, hash Hash, target string, opts *ExportOptions) error {
-	b, err := s.Blob(ctx, hash)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	if _, err := b.require(bao.All()); err != nil {
-		return err
-	}
-	if err := s.refuseOwn(target); err != nil {
-		return err
-	}
-	if info, err := os.Lstat(target); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: what is there is no regular file", ErrConflict)
-	}
-	dir := filepath.Dir(target)
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
-	return replaceFile(target, func(f *os.File) error {
-		var dst io.Writer = f
-		if opts != nil && opts.Progress != nil {
-			dst = &progressWriter{w: f, total: b.Size(), progress: opts.Progress}
-		}
-		_, err := b.WriteTo(dst)
-		return err
-	})
-}
-
-type progressWriter struct {
-	w        io.Writer
-	n, total int64
-	progress func(Progress)
-}
-
-func (p *progressWriter) Write(b []byte) (int, error) {
-	n, err := p.w.Write(b)
-	p.n += int64(n)
-	p.progress(Progress{Copying, p.n, p.total})
-	return n, err
-}
-
-// replaceFile writes a temporary file beside target and renames it. The rename
-// is the commit point: before it target is as it was, and a crash leaves at
-// most the temporary file; the directory's sync makes it durable.
-func replaceFile(target string, write func(f *os.File) error) (err error) {
-	dir := filepath.Dir(target)
-	name := filepath.Join(dir, "."+filepath.Base(target)+"."+rand.Text()+".tmp")
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			err = errors.Join(err, os.Remove(name))
-		}
-	}()
-	if old, err := os.Stat(target); err == nil {
-		if err := f.Chmod(old.Mode().Perm()); err != nil {
-			return err
-		}
-	}
-	if err := write(f); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(name, target); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return info, err
 }

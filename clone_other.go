@@ -1,0 +1,11 @@
+//go:build !linux
+
+package cairn
+
+import (
+	"errors"
+	"os"
+)
+
+// cloneFile does nothing: here, only a file that is not there yet can be a clone.
+func cloneFile(dst, src *os.File) error { return errors.ErrUnsupported }

@@ -1,0 +1,1 @@
+update "blob" set "stored" = "stored" - :bytes, "external" = "external" + :bytes where "id" = :id;

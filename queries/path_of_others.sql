@@ -1,0 +1,2 @@
+select "path"."path" as "path" from "path" join "blob" on "blob"."id" = "path"."blob"
+where "path"."path" = :path and "hash" is not :hash limit 1;

@@ -1,0 +1,172 @@
+package cairn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+)
+
+// stagedTiles of a reference are handed to the writer at once: those of 64 MiB.
+const stagedTiles = 64
+
+// reference adds the content of a file that stays where it is. f is the file, open.
+func (s *Store) reference(ctx context.Context, f *os.File, file outsideFile, opts *AddOptions) (_ *TempTag, err error) {
+	if s.writer == nil {
+		return nil, ErrReadOnly
+	}
+	if file.size > MaxBlobSize {
+		return nil, ErrTooLarge
+	}
+	if !filepath.IsAbs(file.path) { // an absolute one stays as it is: cleaned, it could mean another
+		if file.path, err = filepath.Abs(file.path); err != nil {
+			return nil, err
+		}
+	}
+	if file.size == 0 { // a file of a size has it from the file system, not one of /proc
+		if n, err := f.Read(make([]byte, 1)); err != io.EOF || n > 0 {
+			return nil, errors.Join(errFileChanged, err)
+		}
+		return s.addSmall(ctx, nil, opts, nil)
+	}
+	a := &largeAdd{steps: steps{s: s, ctx: ctx}, file: &file}
+	a.builder.Emit = collectTiles(&a.tiles)
+	defer func() {
+		if err != nil {
+			a.abandon()
+		}
+		s.dropLeftovers(ctx)
+	}()
+	if err := a.hashFile(f, opts); err != nil {
+		return nil, err
+	}
+	if err := syncRead(ctx, f); err != nil {
+		return nil, err
+	}
+	return a.publish(opts)
+}
+
+var errFileChanged = fmt.Errorf("%w: changed while it was read", ErrMismatch)
+
+// hashFile hashes the whole of a file, and stages the tiles. One segment is hashed
+// while the next is read.
+func (a *largeAdd) hashFile(f *os.File, opts *AddOptions) error {
+	ctx, cancel := context.WithCancel(a.ctx)
+	read := make(chan filled, 2)
+	// One byte more than its size shows a file that grows.
+	go fillSegments(ctx, io.LimitReader(f, a.file.size+1), read)
+	defer func() {
+		cancel()
+		for seg := range read { // the reader is done with f when this ends
+			segments.Put(seg.buf)
+		}
+	}()
+	for seg := range read {
+		err := a.hashSegment(seg.buf[:seg.n])
+		segments.Put(seg.buf)
+		if err == nil && seg.err != io.EOF {
+			err = seg.err
+		}
+		if err != nil {
+			return err
+		}
+		opts.progress(Hashing, a.size)
+	}
+	if a.size != a.file.size {
+		return errFileChanged
+	}
+	return nil
+}
+
+// A filled segment has n bytes; err is why no more follow, if it is not nil.
+type filled struct {
+	buf *[segmentSize]byte
+	n   int
+	err error
+}
+
+// fillSegments reads r to its end. Who receives a segment owns its buffer.
+func fillSegments(ctx context.Context, r io.Reader, to chan<- filled) {
+	defer close(to)
+	for {
+		seg := filled{buf: segments.Get().(*[segmentSize]byte)}
+		seg.n, seg.err = readSegment(ctx, r, seg.buf)
+		select {
+		case to <- seg:
+		case <-ctx.Done():
+			segments.Put(seg.buf)
+			return
+		}
+		if seg.err != nil {
+			return
+		}
+	}
+}
+
+// hashSegment hashes what comes next of a file.
+func (a *largeAdd) hashSegment(data []byte) error {
+	group := a.size / bao.GroupSize
+	if a.ctx.Err() != nil {
+		return context.Cause(a.ctx)
+	}
+	if a.size += int64(len(data)); a.size > a.file.size {
+		return errFileChanged
+	}
+	if len(data) == 0 {
+		return nil // the end
+	}
+	if err := hashSegment(&a.builder, data, group, a.file.size <= bao.GroupSize); err != nil {
+		return err
+	}
+	if len(a.tiles) < stagedTiles {
+		return nil
+	}
+	tiles, first := a.tiles, !a.staged
+	a.tiles, a.staged = nil, true
+	return a.enqueue(int64(len(tiles))*pageSize, false, func(conn *sqlite.Conn) error {
+		if err := a.stage(conn, first); err != nil {
+			return err
+		}
+		return insertTiles(conn, a.id, tiles)
+	}, nil, nil)
+}
+
+// unchanged returns an error if a file is not what it was.
+func (f outsideFile) unchanged() error {
+	info, err := statRegular(f.path)
+	if err == nil && stampOf(info) != f.stamp {
+		err = errFileChanged
+	}
+	return err
+}
+
+// syncRead makes durable what a file has that we only read, where that is possible
+// and has a meaning.
+func syncRead(ctx context.Context, f *os.File) error {
+	err := syncFile(ctx, f)
+	for _, impossible := range []error{syscall.EINVAL, syscall.ENOTSUP, syscall.EROFS, os.ErrPermission} {
+		if errors.Is(err, impossible) {
+			return nil
+		}
+	}
+	return err
+}
+
+// syncFile makes a file durable. When ctx is done it does not wait for the end:
+// the file may be closed and removed meanwhile.
+func syncFile(ctx context.Context, f *os.File) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Sync() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -189,3 +189,31 @@ func exported(spans []span) []Span {
 	}
 	return list
 }
+
+// Paths returns the files outside that have a blob's bytes.
+func (s *Store) Paths(ctx context.Context, hash Hash) (paths []string, err error) {
+	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
+		blob, err := findBlob(conn, hash)
+		if err != nil {
+			return err
+		}
+		files, err := readPaths(conn, blob.id)
+		for _, f := range files {
+			paths = append(paths, f.path)
+		}
+		return err
+	})
+	return paths, err
+}
+
+// OpenFiles returns how many files outside are open, and by how many they are
+// being read.
+func (s *Store) OpenFiles() (files, users int) {
+	s.files.mu.Lock()
+	defer s.files.mu.Unlock()
+	for e := s.files.order.Front(); e != nil; e = e.Next() {
+		files++
+		users += e.Value.(*openFile).users
+	}
+	return files, users
+}

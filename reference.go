@@ -76,7 +76,12 @@ func (a *largeAdd) hashFile(f *os.File, opts *AddOptions) error {
 		if err != nil {
 			return err
 		}
-		opts.progress(Hashing, a.size)
+		if seg.n > 0 {
+			opts.progress(Hashing, a.size)
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if a.size != a.file.size {
 		return errFileChanged

@@ -217,3 +217,29 @@ func (s *Store) OpenFiles() (files, users int) {
 	}
 	return files, users
 }
+
+// StalePaths returns how many files outside are not as they are recorded.
+func (s *Store) StalePaths(ctx context.Context) (n int, err error) {
+	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
+		stmt := prep(conn, "check_blobs")
+		defer stmt.Reset()
+		stmt.SetInt64(":after", 0)
+		stmt.SetInt64(":limit", -1)
+		for {
+			found, err := stmt.Step()
+			if err != nil || !found {
+				return err
+			}
+			files, err := readPaths(conn, stmt.GetInt64("id"))
+			if err != nil {
+				return err
+			}
+			for _, f := range files {
+				if f.unchanged() != nil {
+					n++
+				}
+			}
+		}
+	})
+	return n, err
+}

@@ -101,6 +101,8 @@ func runChild(role, path string) error {
 		return childBulk(s, path, func(text string) { fmt.Println(text) })
 	case "add":
 		return addForever(ctx, s)
+	case "files":
+		return filesForever(ctx, s, path)
 	case "import":
 		return importForever(ctx, s)
 	case "pieces":

@@ -204,6 +204,7 @@ func (x *exporter) replace() error {
 	x.s.naming.Lock()
 	defer x.s.naming.Unlock()
 	err = x.mayReplace()
+	x.s.files.drop(x.target) // only Unix replaces a file that is open
 	if err == nil {
 		err = os.Rename(temp, x.target)
 	}

@@ -243,3 +243,6 @@ func (s *Store) StalePaths(ctx context.Context) (n int, err error) {
 	})
 	return n, err
 }
+
+// TidyFiles closes files outside that have not been used since it was called last.
+func (s *Store) TidyFiles() { s.files.tidy() }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -442,7 +443,7 @@ func TestClone(t *testing.T) {
 // TestExportBesideReads moves a blob out while it is being read.
 func TestExportBesideReads(t *testing.T) {
 	s := open(t, tempPath(t), nil)
-	data := content(1, 4*cairn.DropGroups*bao.GroupSize)
+	data := content(1, (cairn.DropGroups+5)*bao.GroupSize)
 	h := add(t, s, data)
 	stop := make(chan struct{})
 	done := make(chan error)
@@ -474,4 +475,48 @@ func TestExportBesideReads(t *testing.T) {
 		t.Error(err)
 	}
 	mustBeSound(t, s)
+}
+
+// TestExportRace has two blobs moved to the same target at the same time, while a
+// third one is referenced there: whoever has the file keeps it.
+func TestExportRace(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	dir := t.TempDir()
+	blobs := [][]byte{content(1, 200_000), content(2, 200_000), content(3, 200_000)}
+	for round := range 20 {
+		target := writeFile(t, filepath.Join(dir, fmt.Sprint(round)), blobs[2])
+		var wg sync.WaitGroup
+		for _, data := range blobs[:2] {
+			add(t, s, data)
+			wg.Go(func() {
+				if err := s.Export(t.Context(), hashOf(data), target, moveOut); err != nil {
+					mustBe(t, err, cairn.ErrConflict)
+				}
+			})
+		}
+		wg.Go(func() {
+			tag, err := s.AddFile(t.Context(), target, byReference)
+			if err != nil {
+				mustBe(t, err, cairn.ErrMismatch)
+				return
+			}
+			tag.Release()
+			if tag.Hash() == hashOf(blobs[2]) {
+				mustHave(t, s, blobs[2])
+			}
+		})
+		wg.Wait()
+		for _, data := range blobs[:2] {
+			mustHave(t, s, data)
+		}
+		mustBeSound(t, s)
+		for info, err := range s.Blobs(t.Context(), nil) {
+			if _, readErr := read(t.Context(), s, info.Hash); err != nil || readErr != nil {
+				t.Fatalf("round %d: %v, %v", round, err, readErr)
+			}
+			if err := s.Delete(t.Context(), info.Hash); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
@@ -184,9 +185,14 @@ func (o *outsideReader) close() {
 	}
 }
 
-// maxOpenFiles is the most files outside that are kept open while nobody reads
-// them.
-const maxOpenFiles = 32
+const (
+	// maxOpenFiles is the most files outside that are kept open while nobody reads
+	// them.
+	maxOpenFiles = 32
+	// fileIdle is how long at least one is kept open, and at most twice as long:
+	// open, a file that has been removed takes up room.
+	fileIdle = 2 * time.Second
+)
 
 // A fileCache keeps the files open that were used last, so that not every read
 // has to open one. The zero fileCache is empty. All its methods may be called
@@ -194,17 +200,19 @@ const maxOpenFiles = 32
 type fileCache struct {
 	mu     sync.Mutex
 	byPath map[string]*list.Element
-	order  list.List // of *openFile, last used in front
+	order  list.List   // of *openFile, last used in front
+	timer  *time.Timer // calls tidy, if there is anything in the cache
 }
 
-// An openFile is a file outside that is open. The cache's lock guards users and
-// cached; who is last of both closes it.
+// An openFile is a file outside that is open. The cache's lock guards users,
+// cached and idle; who is last of users and cache closes it.
 type openFile struct {
 	*os.File
 	path   string
 	info   fs.FileInfo // as it was opened
 	users  int
 	cached bool
+	idle   bool // not used since tidy has seen it
 }
 
 // openOutside returns the file that a path means now, and what it is like. It must
@@ -244,6 +252,7 @@ func (c *fileCache) get(path string, info fs.FileInfo) *openFile {
 	}
 	c.order.MoveToFront(e)
 	f.users++
+	f.idle = false
 	return f
 }
 
@@ -260,7 +269,30 @@ func (c *fileCache) put(f *openFile) *openFile {
 	if c.order.Len() > maxOpenFiles {
 		c.remove(c.order.Back())
 	}
+	if c.timer == nil {
+		c.timer = time.AfterFunc(fileIdle, c.tidy)
+	} else if c.order.Len() == 1 {
+		c.timer.Reset(fileIdle)
+	}
 	return f
+}
+
+// tidy takes the files out of the cache that have not been used since it was called
+// last, and calls itself again later if there are others.
+func (c *fileCache) tidy() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.order.Back(); e != nil; {
+		f, before := e.Value.(*openFile), e.Prev()
+		if f.idle {
+			c.remove(e)
+		}
+		f.idle = f.users == 0
+		e = before
+	}
+	if c.order.Len() > 0 {
+		c.timer.Reset(fileIdle)
+	}
 }
 
 // drop forgets the file of a path.
@@ -297,5 +329,8 @@ func (c *fileCache) close() {
 	defer c.mu.Unlock()
 	for c.order.Len() > 0 {
 		c.remove(c.order.Back())
+	}
+	if c.timer != nil {
+		c.timer.Stop()
 	}
 }

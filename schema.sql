@@ -131,6 +131,8 @@ CREATE INDEX "owned_blob" on "owned" ("blob");
 
 CREATE INDEX "owned_lru" on "owned" ("owner", "last_used", "blob") where "protected" = 0;
 
+CREATE INDEX "path_inode" on "path" ("inode");
+
 CREATE INDEX "path_path" on "path" ("path");
 
 CREATE INDEX "sequence_unread" on "sequence" ("id") where "indexed" = 0;

@@ -1,0 +1,216 @@
+package bao
+
+// An AuditSource is what is stored of a blob, good or bad. What cannot be read
+// because it is damaged counts as not there; an error ends the audit.
+type AuditSource interface {
+	// TileReader returns what is stored of a tile, which may be less than all of
+	// it, or nothing.
+	TileReader
+	// GroupCV returns the chaining value that a group's data has, with the ROOT
+	// flag where the group is the only one. ok is false if it is not there.
+	GroupCV(group int64) (cv CV, ok bool, err error)
+}
+
+// Audit finds out which groups of a blob of size bytes are good: those whose data
+// has the chaining value that the root demands. Present is what is said to be
+// there, in whole groups but for the end; bad is what of it is not good.
+//
+// Where all is good, the data of each group is hashed once, in order. The chaining
+// values come from the stored pairs, from the root downwards. A pair that is
+// damaged is derived, half by half: from what is left of it, from the child's own
+// pair, or from all data below the child. If that does not lead to what the root
+// demands, nothing below it can be known to be good. Each pair that was derived
+// goes to mend, as it must be, parents not always before their children; it is
+// valid until mend returns, whose error ends the audit.
+//
+// It holds one tile a level and no data, and hashes the data below a damaged pair
+// again, at most once for each level of the tree.
+func Audit(root CV, size int64, present Ranges, src AuditSource, mend func(Part) error) (bad Ranges, err error) {
+	if err := checkSize(size); err != nil {
+		return Ranges{}, err
+	}
+	a := auditor{size: size, present: present, src: src, mend: mend}
+	if err := a.node(0, Groups(size), root, true); err != nil {
+		return Ranges{}, err
+	}
+	return Ranges{a.bad}.Intersect(present), nil
+}
+
+type auditor struct {
+	size    int64
+	present Ranges
+	src     AuditSource
+	mend    func(Part) error
+	bad     []uint64 // bounds, in pairs
+	loaded  [MaxTileLevels]struct {
+		tile  Tile
+		valid bool
+		pairs [TilePairs * PairSize]byte // zeros where nothing is stored
+	}
+}
+
+// chunks returns the chunks of the groups [first, first+n).
+func (a *auditor) chunks(first, n int64) (lo, hi uint64) {
+	return uint64(first) * groupChunks, min(uint64(first+n)*groupChunks, ChunkCount(a.size))
+}
+
+// node audits the subtree over the groups [first, first+n), which must have the
+// given chaining value.
+func (a *auditor) node(first, n int64, want CV, root bool) error {
+	lo, hi := a.chunks(first, n)
+	if !a.present.overlaps(lo, hi) {
+		return nil
+	}
+	if n == 1 {
+		cv, ok, err := a.src.GroupCV(first)
+		if err == nil && (!ok || cv != want) {
+			a.lose(lo, hi)
+		}
+		return err
+	}
+	pair, err := a.stored(first, n)
+	if err != nil {
+		return err
+	}
+	d := derivation{halves: halves(first, n), pair: pair}
+	if ParentCV(&pair, root) != want {
+		found, err := a.derive(&d, want, root)
+		if err != nil {
+			return err
+		}
+		if !found {
+			a.lose(lo, hi)
+			return nil
+		}
+		if err := a.mend(Part{Start: lo, End: hi, Pair: &d.pair}); err != nil {
+			return err
+		}
+	}
+	for i, h := range d.halves {
+		cv := CV(d.pair[32*i:])
+		if d.computed[i] && d.fromData[i] == cv { // all below it is good
+			_, _, err = a.compute(h.first, h.n, true)
+		} else {
+			err = a.node(h.first, h.n, cv, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lose notes that chunks are not good. They come in order.
+func (a *auditor) lose(lo, hi uint64) {
+	if n := len(a.bad); n > 0 && a.bad[n-1] == lo {
+		a.bad[n-1] = hi
+		return
+	}
+	a.bad = append(a.bad, lo, hi)
+}
+
+// stored returns the pair of the node over [first, first+n) as it is stored.
+func (a *auditor) stored(first, n int64) (pair [PairSize]byte, err error) {
+	t, number := pairPlace(first, n)
+	slot := &a.loaded[t.Level]
+	if !slot.valid || slot.tile != t {
+		pairs, err := a.src.ReadTile(t)
+		if err != nil {
+			return pair, err
+		}
+		slot.tile, slot.valid = t, true
+		clear(slot.pairs[copy(slot.pairs[:], pairs):])
+	}
+	return *Pair(slot.pairs[:], number), nil
+}
+
+// A half is one child of a node: the subtree over [first, first+n).
+type half struct{ first, n int64 }
+
+func halves(first, n int64) [2]half {
+	left := leftWidth(n)
+	return [2]half{{first, left}, {first + left, n - left}}
+}
+
+// A derivation is what a node's pair may be.
+type derivation struct {
+	halves   [2]half
+	pair     [PairSize]byte // at last, what it must be
+	computed [2]bool        // whether all data below a child is there
+	fromData [2]CV          // its chaining value then
+}
+
+// derive looks for the pair that has the given chaining value, and reports
+// whether there is one.
+func (a *auditor) derive(d *derivation, want CV, root bool) (found bool, err error) {
+	var may [2][]CV
+	for i, h := range d.halves {
+		may[i] = append(may[i], CV(d.pair[32*i:]))
+		if h.n > 1 {
+			pair, err := a.stored(h.first, h.n)
+			if err != nil {
+				return false, err
+			}
+			may[i] = append(may[i], ParentCV(&pair, false))
+		}
+	}
+	if d.choose(may, want, root) {
+		return true, nil
+	}
+	for i, h := range d.halves {
+		if d.fromData[i], d.computed[i], err = a.compute(h.first, h.n, false); err != nil {
+			return false, err
+		}
+		if d.computed[i] {
+			may[i] = append(may[i], d.fromData[i])
+		}
+	}
+	return d.choose(may, want, root), nil
+}
+
+// choose takes the halves that together have the given chaining value.
+func (d *derivation) choose(may [2][]CV, want CV, root bool) bool {
+	var pair [PairSize]byte
+	for _, l := range may[0] {
+		for _, r := range may[1] {
+			copy(pair[:32], l[:])
+			copy(pair[32:], r[:])
+			if ParentCV(&pair, root) == want {
+				d.pair = pair
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// compute returns the chaining value that the data of the groups [first, first+n)
+// has, if all of it is there. It is known to be good where mended is set: then
+// every pair in between is mended that is not as it follows.
+func (a *auditor) compute(first, n int64, mended bool) (cv CV, ok bool, err error) {
+	lo, hi := a.chunks(first, n)
+	if !a.present.covers(lo, hi) {
+		return CV{}, false, nil
+	}
+	if n == 1 {
+		return a.src.GroupCV(first)
+	}
+	var pair [PairSize]byte
+	for i, h := range halves(first, n) {
+		cv, ok, err := a.compute(h.first, h.n, mended)
+		if err != nil || !ok {
+			return CV{}, false, err
+		}
+		copy(pair[32*i:], cv[:])
+	}
+	if mended {
+		stored, err := a.stored(first, n)
+		if err == nil && stored != pair {
+			err = a.mend(Part{Start: lo, End: hi, Pair: &pair})
+		}
+		if err != nil {
+			return CV{}, false, err
+		}
+	}
+	return ParentCV(&pair, false), true, nil
+}

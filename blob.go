@@ -143,10 +143,11 @@ func (s *Store) Blobs(ctx context.Context, opts *ListOptions) iter.Seq2[BlobInfo
 			from, more = nextHash(after)
 		}
 		for more && err == nil {
-			var page []BlobInfo
+			var page []blobRow
 			page, err = s.listPage(ctx, from, to)
 			more = len(page) == listPage
-			for _, info := range page {
+			for _, blob := range page {
+				info := BlobInfo{blob.hash, blob.Status}
 				if opts.State != Absent && info.State != opts.State {
 					continue
 				}
@@ -158,7 +159,7 @@ func (s *Store) Blobs(ctx context.Context, opts *ListOptions) iter.Seq2[BlobInfo
 				}
 			}
 			if more {
-				from, more = nextHash(page[len(page)-1].Hash)
+				from, more = nextHash(page[len(page)-1].hash)
 			}
 		}
 		if err != nil {
@@ -167,7 +168,7 @@ func (s *Store) Blobs(ctx context.Context, opts *ListOptions) iter.Seq2[BlobInfo
 	}
 }
 
-func (s *Store) listPage(ctx context.Context, from, to Hash) (page []BlobInfo, err error) {
+func (s *Store) listPage(ctx context.Context, from, to Hash) (page []blobRow, err error) {
 	err = s.pool.read(ctx, func(conn *sqlite.Conn) error {
 		stmt := prep(conn, "blob_list")
 		defer stmt.Reset()
@@ -179,9 +180,9 @@ func (s *Store) listPage(ctx context.Context, from, to Hash) (page []BlobInfo, e
 			if err != nil || !found {
 				return err
 			}
-			info := BlobInfo{Status: scanStatus(stmt)}
-			stmt.GetBytes("hash", info.Hash[:])
-			page = append(page, info)
+			blob := blobRow{id: stmt.GetInt64("id"), Status: scanStatus(stmt)}
+			stmt.GetBytes("hash", blob.hash[:])
+			page = append(page, blob)
 		}
 	})
 	return page, err

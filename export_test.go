@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 )
@@ -48,6 +49,26 @@ func (p *Piece) CompleteAtOnce(ctx context.Context, blocks ...Block) (Hash, erro
 	}
 	return p.completeWith(ctx, w)
 }
+
+// Recheck is what a read of what is in files outside does when it meets damage.
+func (s *Store) Recheck(ctx context.Context, hash Hash) (bao.Ranges, error) {
+	return s.recheck(ctx, hash)
+}
+
+// BlobID returns the id of a blob.
+func (s *Store) BlobID(ctx context.Context, hash Hash) (int64, error) {
+	blob, err := s.findBlob(ctx, hash)
+	return blob.id, err
+}
+
+// A Throttle lets bytes pass at a rate.
+type Throttle struct{ t throttle }
+
+// NewThrottle returns one of so many bytes a second.
+func NewThrottle(rate int64) *Throttle { return &Throttle{throttle{rate: rate}} }
+
+// Wait returns when n bytes may pass.
+func (t *Throttle) Wait(ctx context.Context, n int64) error { return t.t.wait(ctx, n) }
 
 // NoteUse notes a use of a blob, as a reader does.
 func (s *Store) NoteUse(id int64) { s.uses.read(id) }

@@ -72,7 +72,7 @@ func (s *Store) openBlob(ctx context.Context, hash Hash, name string) (*Blob, er
 	if err == nil && row.State == Absent {
 		err = ErrNotFound
 	}
-	if err == nil && (row.Size > MaxBlobSize || (row.Size == 0) != (hash == EmptyHash)) {
+	if err == nil && !possibleSize(row) {
 		err = fmt.Errorf("%w: its size cannot be %d", ErrCorrupt, row.Size)
 	}
 	if err != nil {
@@ -328,8 +328,7 @@ func (b *Blob) readVerified(rows *blobRows, group int64, p []byte, n int) (int, 
 // absent, a MissingError.
 func (b *Blob) damaged(conn *sqlite.Conn, row blobRow, group int64, err error) error {
 	err = mapSQLite(err)
-	ioErr := sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr
-	if !ioErr && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotCairn) && !errors.Is(err, bao.ErrMismatch) {
+	if !isDamage(err) {
 		return err
 	}
 	now, findErr := findBlob(conn, b.hash)
@@ -346,6 +345,14 @@ func (b *Blob) damaged(conn *sqlite.Conn, row blobRow, group int64, err error) e
 		Ranges: []ByteRange{{start, start + int64(bao.GroupLen(row.Size, group))}},
 		Err:    err,
 	}
+}
+
+// isDamage reports whether an error says that what is stored is not what it must
+// be, or cannot be read.
+func isDamage(err error) bool {
+	err = mapSQLite(err)
+	return sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr ||
+		errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotCairn) || errors.Is(err, bao.ErrMismatch)
 }
 
 // Read implements [io.Reader]. Reads shorter than a group are served from the

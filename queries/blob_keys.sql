@@ -1,0 +1,1 @@
+select "name" as "name" from "key" where "blob" = :blob order by "name";

@@ -1,0 +1,1 @@
+delete from "path" where "blob" = :blob;

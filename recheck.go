@@ -1,0 +1,320 @@
+package cairn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
+)
+
+// recheck hashes all that is there of a blob. What does not verify becomes absent,
+// in one change (or several, see downgrade), and so the blob partial; a damaged
+// outboard is derived anew from what is whole. It returns what is not there any
+// more, in whole groups. In a read-only store it only looks. A blob that is absent
+// has nothing bad.
+func (s *Store) recheck(ctx context.Context, hash Hash) (bad bao.Ranges, err error) {
+	f, _, err := s.inspect(ctx, hash, true, nil)
+	if err != nil {
+		return bao.Ranges{}, fmt.Errorf("recheck %v: %w", hash, err)
+	}
+	if f.Outcome == Lost {
+		bad = f.Ranges
+	}
+	return bad, nil
+}
+
+// maxInspections is how often a blob is inspected that changes meanwhile.
+const maxInspections = 5
+
+// inspect is recheck that says what was found, if anything. With repair, a damaged
+// outboard is repaired even if all data is whole. Before each read, pace is
+// waited for.
+func (s *Store) inspect(ctx context.Context, hash Hash, repair bool, pace *throttle) (f Finding, found bool, err error) {
+	in := inspection{s: s, ctx: ctx, pace: pace, repair: repair}
+	for range maxInspections {
+		err = in.run(hash)
+		if !errors.Is(err, errChanged) {
+			break
+		}
+		err = nil // who changes it all the time has it verified by reading it
+	}
+	switch {
+	case err != nil && isDamage(err):
+		// It stays as it is: SQLite cannot say what is there, or remove it.
+		if in.bad.IsEmpty() {
+			in.bad = bao.All()
+		}
+		return Finding{hash, in.bad.Union(in.lost), Lost}, true, nil
+	case err != nil:
+		return Finding{}, false, err
+	case !in.lost.IsEmpty():
+		return Finding{hash, in.lost, Lost}, true, nil
+	case in.mended.IsEmpty():
+		return Finding{}, false, nil
+	case repair:
+		return Finding{hash, in.mended, Repaired}, true, nil
+	}
+	return Finding{hash, in.mended, Intact}, true, nil
+}
+
+// An inspection finds out what is bad of one blob, and acts upon it.
+type inspection struct {
+	s      *Store
+	ctx    context.Context
+	pace   *throttle
+	repair bool
+	bad    bao.Ranges // as found last
+	lost   bao.Ranges // what is absent by all runs
+	mended bao.Ranges // chunks below pairs that were not as they must be
+}
+
+// run inspects the blob of a hash as it is now. It is errChanged if that is not
+// what it was at the end.
+func (in *inspection) run(hash Hash) error {
+	blob, present, err := in.s.presence(in.ctx, hash)
+	if err != nil || blob.State == Absent {
+		return err
+	}
+	if !possibleSize(blob) {
+		return fmt.Errorf("%w: its size cannot be %d", ErrCorrupt, blob.Size)
+	}
+	bad, mended, err := in.audit(blob, present, false)
+	if in.bad = bad; err != nil || bad.IsEmpty() && mended.IsEmpty() {
+		return err
+	}
+	if in.s.writer == nil {
+		in.lost, in.mended = bad, mended
+		return in.stillThere(blob)
+	}
+	if !mended.IsEmpty() && (in.repair || !bad.IsEmpty()) {
+		// Before the downgrade, because what stays must have its pairs.
+		if bad, mended, err = in.audit(blob, present, true); err != nil {
+			return err
+		}
+	}
+	in.mended = in.mended.Union(mended)
+	if bad.IsEmpty() {
+		return nil
+	}
+	lost, err := in.s.downgrade(in.ctx, blob, bad)
+	in.lost = in.lost.Union(lost)
+	return err
+}
+
+// possibleSize reports whether a blob of its hash can have its size.
+func possibleSize(blob blobRow) bool {
+	return blob.Size <= MaxBlobSize && (blob.Size == 0) == (blob.hash == EmptyHash)
+}
+
+// stillThere returns errChanged if a blob is not what it was any more.
+func (in *inspection) stillThere(blob blobRow) error {
+	return in.s.pool.read(in.ctx, func(conn *sqlite.Conn) error { return unchanged(conn, blob) })
+}
+
+// unchanged returns errChanged if a blob is not what it was any more: there, and
+// of the same state and size. What is there of a partial one may have grown.
+func unchanged(conn *sqlite.Conn, blob blobRow) error {
+	now, err := findBlob(conn, blob.hash)
+	if err == nil && (now.id != blob.id || now.State != blob.State || now.Size != blob.Size) {
+		err = errChanged
+	}
+	return err
+}
+
+// audit returns what of a blob is bad, and below which pairs that are not as they
+// must be but can be derived. With mend, it writes these.
+func (in *inspection) audit(blob blobRow, present bao.Ranges, mend bool) (bad, mended bao.Ranges, err error) {
+	src := auditSource{s: in.s, ctx: in.ctx, pace: in.pace, blob: blob, first: -1, mend: mend}
+	bad, err = bao.Audit(bao.CV(blob.hash), blob.Size, present, &src, src.pair)
+	if err == nil {
+		err = src.flush()
+	}
+	if err != nil {
+		return bao.Ranges{}, bao.Ranges{}, err
+	}
+	mended, err = bao.FromBounds(src.mended...)
+	return bad, mended.Intersect(bao.Chunks(0, bao.ChunkCount(blob.Size))), err
+}
+
+// An auditSource reads what is stored of a blob, a run in a snapshot, and takes
+// down what must be mended.
+type auditSource struct {
+	s       *Store
+	ctx     context.Context
+	pace    *throttle
+	blob    blobRow
+	checker runChecker
+	first   int64 // group of the run that is loaded
+
+	mend   bool
+	mended []uint64 // bounds
+	pairs  []pairAt // to be written
+}
+
+// GroupCV implements [bao.AuditSource].
+func (a *auditSource) GroupCV(group int64) (cv bao.CV, ok bool, err error) {
+	if first := group &^ (groupRun - 1); first != a.first {
+		if err := a.load(first); err != nil {
+			return bao.CV{}, false, err
+		}
+	}
+	i := group - a.first
+	return a.checker.cvs[i], a.checker.there>>i&1 == 1, nil
+}
+
+func (a *auditSource) load(first int64) error {
+	a.first = -1
+	if err := a.pace.wait(a.ctx, min(segmentSize, a.blob.Size-first*bao.GroupSize)); err != nil {
+		return err
+	}
+	err := a.s.pool.read(a.ctx, func(conn *sqlite.Conn) error {
+		if err := unchanged(conn, a.blob); err != nil {
+			return err
+		}
+		groups, err := runGroups(conn, a.blob, first)
+		if err != nil {
+			return err
+		}
+		return a.checker.load(conn, a.blob, first, groups)
+	})
+	if err == nil {
+		a.first = first
+	}
+	return err
+}
+
+// ReadTile implements [bao.TileReader]. A tile that has a length which it cannot
+// have is mended, too.
+func (a *auditSource) ReadTile(t bao.Tile) (pairs []byte, err error) {
+	fits := true
+	err = a.s.pool.read(a.ctx, func(conn *sqlite.Conn) error {
+		pairs, fits, err = storedTile(conn, a.blob, t)
+		return err
+	})
+	if err != nil && isDamage(err) {
+		return nil, nil
+	}
+	if err != nil || fits {
+		return pairs, err
+	}
+	groups := int64(1) << (bao.TileHeight * (t.Level + 1))
+	a.note(chunkOf(t.FirstGroup()), chunkOf(t.FirstGroup()+groups))
+	if a.mend {
+		err = a.write([]tilePairs{{Tile: t}})
+	}
+	return pairs, err
+}
+
+// storedTile returns what is stored of a tile, as far as it has pairs, and whether
+// its length may be what it is: no more than that, and whole pairs.
+func storedTile(conn *sqlite.Conn, blob blobRow, t bao.Tile) (pairs []byte, fits bool, err error) {
+	stmt := prep(conn, "outboard_get")
+	defer stmt.Reset()
+	stmt.SetInt64(":id", tileID(blob.id, t))
+	found, err := stmt.Step()
+	if err != nil || !found {
+		return nil, true, err
+	}
+	n := stmt.ColumnLen(0)
+	whole := min(n/bao.PairSize, int(t.Units(bao.Groups(blob.Size))-1)) * bao.PairSize
+	pairs = make([]byte, whole)
+	stmt.ColumnBytes(0, pairs)
+	return pairs, n == whole && n > 0, nil
+}
+
+// pair takes down a pair as it must be.
+func (a *auditSource) pair(p bao.Part) error {
+	a.note(p.Start, (p.End+groupChunks-1)&^(groupChunks-1))
+	if !a.mend {
+		return nil
+	}
+	t, number, _ := p.Tile() // it has one: it is above group level
+	a.pairs = append(a.pairs, pairAt{t, number, *p.Pair})
+	if len(a.pairs) < maxMended {
+		return nil
+	}
+	return a.flush()
+}
+
+// maxMended pairs are written in one transaction.
+const maxMended = 4096
+
+// note adds chunks to those below what must be mended. They come in the order of
+// the tree, children after their parents or before them.
+func (a *auditSource) note(lo, hi uint64) {
+	n := len(a.mended)
+	for n > 0 && a.mended[n-2] >= lo {
+		hi = max(hi, a.mended[n-1])
+		n -= 2
+	}
+	if n > 0 && a.mended[n-1] >= lo {
+		a.mended[n-1] = max(hi, a.mended[n-1])
+		a.mended = a.mended[:n]
+		return
+	}
+	a.mended = append(a.mended[:n], lo, hi)
+}
+
+// A tilePairs is a tile with some of its pairs as they must be.
+type tilePairs struct {
+	bao.Tile
+	pairs []pairAt
+}
+
+// flush writes the pairs that were taken down.
+func (a *auditSource) flush() error {
+	if len(a.pairs) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(a.pairs, func(x, y pairAt) int { return int(tileID(0, x.Tile) - tileID(0, y.Tile)) })
+	var tiles []tilePairs
+	for i, p := range a.pairs {
+		if i == 0 || p.Tile != a.pairs[i-1].Tile {
+			tiles = append(tiles, tilePairs{Tile: p.Tile})
+		}
+		last := &tiles[len(tiles)-1]
+		last.pairs = append(last.pairs, p)
+	}
+	a.pairs = a.pairs[:0]
+	return a.write(tiles)
+}
+
+// write stores pairs. A crash on either side of its commit leaves some of them
+// mended: each has been derived from the root, and is right whatever becomes of
+// the others.
+func (a *auditSource) write(tiles []tilePairs) error {
+	return a.s.write(a.ctx, int64(len(tiles))*pageSize, func(conn *sqlite.Conn) error {
+		if err := unchanged(conn, a.blob); err != nil {
+			return err
+		}
+		for _, t := range tiles {
+			if err := mendTile(conn, a.blob, t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// mendTile puts pairs into a tile, and gives it a length that it may have.
+func mendTile(conn *sqlite.Conn, blob blobRow, t tilePairs) error {
+	pairs := make([]byte, (t.Units(bao.Groups(blob.Size))-1)*bao.PairSize)
+	stored, _, err := storedTile(conn, blob, t.Tile)
+	if err != nil && !isDamage(err) {
+		return err
+	}
+	copy(pairs, stored)
+	for _, p := range t.pairs {
+		*bao.Pair(pairs, p.number) = p.pair
+	}
+	if blob.State == Partial {
+		pairs = knownPairs(pairs)
+	}
+	if len(pairs) == 0 {
+		return removeRange(conn, "outboard_remove", tileID(blob.id, t.Tile), tileID(blob.id, t.Tile))
+	}
+	return putTile(conn, blob.id, t.Tile, pairs)
+}

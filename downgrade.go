@@ -305,9 +305,6 @@ func (d *downgrade) staysProven(conn *sqlite.Conn, blob blobRow) (bool, error) {
 	if !d.lost.Contains(chunkOf(last)) || !blob.SizeProven {
 		return blob.SizeProven, nil
 	}
-	if blob.Size == 0 {
-		return false, nil // nothing is left that could be
-	}
 	p, err := openPath(conn, blob, last&^(groupRun-1))
 	if err == nil {
 		_, err = p.cv(last % groupRun)
@@ -355,7 +352,7 @@ func (d *downgrade) reopen(conn *sqlite.Conn, key string, blob blobRow) error {
 		return err
 	}
 	if shared {
-		fits, err := d.fits(conn, piece.Stored)
+		fits, err := d.fits(conn, piece)
 		if err != nil {
 			return err
 		}
@@ -367,17 +364,32 @@ func (d *downgrade) reopen(conn *sqlite.Conn, key string, blob blobRow) error {
 	return err
 }
 
-// fits reports whether some bytes more have room in the capacity.
-func (d *downgrade) fits(conn *sqlite.Conn, n int64) (bool, error) {
+// fits reports whether a copy of a piece has room in the capacity and in its
+// owner's quota.
+func (d *downgrade) fits(conn *sqlite.Conn, piece pieceRow) (bool, error) {
 	if d.bare {
 		return false, nil
 	}
-	capacity, _, err := readLimits(conn)
-	if err != nil || capacity == Unlimited {
-		return true, err
-	}
 	used, err := stepInt(prep(conn, "usage_used"))
-	return used+n <= capacity, err
+	if err != nil {
+		return false, err
+	}
+	capacity, quotas, err := readLimits(conn)
+	if err != nil || capacity != Unlimited && used+piece.Stored > capacity {
+		return false, err
+	}
+	if !quotas || piece.owner == 0 {
+		return true, nil
+	}
+	stmt := prep(conn, "owned_claims")
+	stmt.SetInt64(":owner", piece.owner)
+	stmt.SetInt64(":blob", piece.id)
+	claims, err := stepInt(stmt)
+	if err != nil || claims < 2 { // the copy takes the place of what it is of
+		return err == nil, err
+	}
+	owner, err := getOwner(conn, piece.owner)
+	return owner.Quota == Unlimited || owner.Bytes+piece.Stored <= owner.Quota, err
 }
 
 // emptyPiece has a key name a piece of the same size of which nothing is written.

@@ -85,6 +85,10 @@ func (in *inspection) run(hash Hash) error {
 	if in.bad = bad; err != nil || bad.IsEmpty() && mended.IsEmpty() {
 		return err
 	}
+	if blob.Size == 0 { // its content is known
+		in.mended = bad
+		return in.putEmpty(blob)
+	}
 	if in.s.writer == nil {
 		in.lost, in.mended = bad, mended
 		return in.stillThere(blob)
@@ -107,6 +111,19 @@ func (in *inspection) run(hash Hash) error {
 // possibleSize reports whether a blob of its hash can have its size.
 func possibleSize(blob blobRow) bool {
 	return blob.Size <= MaxBlobSize && (blob.Size == 0) == (blob.hash == EmptyHash)
+}
+
+// putEmpty puts the row of the empty blob, if it is to be repaired.
+func (in *inspection) putEmpty(blob blobRow) error {
+	if in.s.writer == nil || !in.repair {
+		return in.stillThere(blob)
+	}
+	return in.s.write(in.ctx, 0, func(conn *sqlite.Conn) error {
+		if err := unchanged(conn, blob); err != nil {
+			return err
+		}
+		return putRow(conn, blob.id, 0, nil)
+	})
 }
 
 // stillThere returns errChanged if a blob is not what it was any more.

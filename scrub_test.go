@@ -128,8 +128,8 @@ func TestScrubRows(t *testing.T) {
 		data := content(3, size)
 		hash := add(t, s, data)
 		mustBeClean(t, s)
-		for _, g := range someGroups(size) {
-			for _, how := range []string{
+		for i, g := range someGroups(size) {
+			for j, how := range []string{
 				`update "row" set data = cast(x'00' || substr(data, 2) as blob) where id = %d`,
 				`update "row" set data = cast(substr(data, 1, length(data) - 1) || x'55' as blob) where id = %d`,
 				`update "row" set data = cast(substr(data, 2) as blob) where id = %d`,
@@ -137,11 +137,18 @@ func TestScrubRows(t *testing.T) {
 				`update "row" set data = cast(data || substr(data, 1, 1) || data as blob) where id = %d`,
 				`delete from "row" where id = %d`,
 			} {
-				if size == 0 && strings.Contains(how, "substr") {
+				if size == 0 && strings.Contains(how, "substr") || size > 1<<20 && i%6 != j {
 					continue
 				}
 				script(t, s, fmt.Sprintf(how, idOf(t, s, hash)+g))
 				lost := groupsOf(size, g)
+				if size == 0 { // what its content is, is known
+					mustFind(t, s, nil, cairn.Finding{Hash: hash, Ranges: lost, Outcome: cairn.Intact})
+					mustFind(t, s, &cairn.ScrubOptions{Repair: true}, cairn.Finding{Hash: hash, Ranges: lost, Outcome: cairn.Repaired})
+					mustBeClean(t, s)
+					mustBeSound(t, s)
+					continue
+				}
 				mustFind(t, s, nil, cairn.Finding{Hash: hash, Ranges: lost, Outcome: cairn.Lost})
 				mustLack(t, s, data, lost)
 				mustBeClean(t, s)

@@ -107,6 +107,8 @@ func runChild(role, path string) error {
 		return importForever(ctx, s)
 	case "pieces":
 		return piecesForever(ctx, s)
+	case "scrub":
+		return scrubOnce(ctx, s)
 	case "evict":
 		return evictForever(ctx, s)
 	}

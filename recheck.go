@@ -145,7 +145,9 @@ func unchanged(conn *sqlite.Conn, blob blobRow) error {
 // must be but can be derived. With mend, it writes these.
 func (in *inspection) audit(blob blobRow, present bao.Ranges, mend bool) (bad, mended bao.Ranges, err error) {
 	src := auditSource{s: in.s, ctx: in.ctx, pace: in.pace, blob: blob, first: -1, mend: mend}
-	bad, err = bao.Audit(bao.CV(blob.hash), blob.Size, present, &src, src.pair)
+	if err = src.fit(); err == nil {
+		bad, err = bao.Audit(bao.CV(blob.hash), blob.Size, present, &src, src.pair)
+	}
 	if err == nil {
 		err = src.flush()
 	}
@@ -153,7 +155,7 @@ func (in *inspection) audit(blob blobRow, present bao.Ranges, mend bool) (bad, m
 		return bao.Ranges{}, bao.Ranges{}, err
 	}
 	mended, err = bao.FromBounds(src.mended...)
-	return bad, mended.Intersect(bao.Chunks(0, bao.ChunkCount(blob.Size))), err
+	return bad, mended.Union(src.belowUnfit()).Intersect(bao.Chunks(0, bao.ChunkCount(blob.Size))), err
 }
 
 // An auditSource reads what is stored of a blob, a run in a snapshot, and takes
@@ -167,6 +169,7 @@ type auditSource struct {
 	first   int64 // group of the run that is loaded
 
 	mend   bool
+	unfit  []int64  // ids of tiles
 	mended []uint64 // bounds
 	pairs  []pairAt // to be written
 }
@@ -203,43 +206,101 @@ func (a *auditSource) load(first int64) error {
 	return err
 }
 
-// ReadTile implements [bao.TileReader]. A tile that has a length which it cannot
-// have is mended, too.
+// ReadTile implements [bao.TileReader].
 func (a *auditSource) ReadTile(t bao.Tile) (pairs []byte, err error) {
-	fits := true
 	err = a.s.pool.read(a.ctx, func(conn *sqlite.Conn) error {
-		pairs, fits, err = storedTile(conn, a.blob, t)
+		pairs, err = storedTile(conn, a.blob, t)
 		return err
 	})
 	if err != nil && isDamage(err) {
 		return nil, nil
 	}
-	if err != nil || fits {
-		return pairs, err
-	}
-	groups := int64(1) << (bao.TileHeight * (t.Level + 1))
-	a.note(chunkOf(t.FirstGroup()), chunkOf(t.FirstGroup()+groups))
-	if a.mend {
-		err = a.write([]tilePairs{{Tile: t}})
-	}
 	return pairs, err
 }
 
-// storedTile returns what is stored of a tile, as far as it has pairs, and whether
-// its length may be what it is: no more than that, and whole pairs.
-func storedTile(conn *sqlite.Conn, blob blobRow, t bao.Tile) (pairs []byte, fits bool, err error) {
+// storedTile returns what is stored of a tile, as far as it has pairs.
+func storedTile(conn *sqlite.Conn, blob blobRow, t bao.Tile) ([]byte, error) {
 	stmt := prep(conn, "outboard_get")
 	defer stmt.Reset()
 	stmt.SetInt64(":id", tileID(blob.id, t))
 	found, err := stmt.Step()
 	if err != nil || !found {
-		return nil, true, err
+		return nil, err
 	}
-	n := stmt.ColumnLen(0)
-	whole := min(n/bao.PairSize, int(t.Units(bao.Groups(blob.Size))-1)) * bao.PairSize
-	pairs = make([]byte, whole)
+	pairs := make([]byte, min(stmt.ColumnLen(0)/bao.PairSize, int(t.Units(bao.Groups(blob.Size))-1))*bao.PairSize)
 	stmt.ColumnBytes(0, pairs)
-	return pairs, n == whole && n > 0, nil
+	return pairs, nil
+}
+
+// unfitTiles returns the ids of what is stored of a blob's outboard that is no
+// tile of it, or has a length that it cannot have: more than its pairs, a part of
+// one, or none.
+func unfitTiles(conn *sqlite.Conn, blob blobRow) (ids []int64, err error) {
+	stmt := prep(conn, "check_tiles")
+	defer stmt.Reset()
+	stmt.SetInt64(":from", rowID(blob.id, 0))
+	stmt.SetInt64(":to", rowID(blob.id+1, 0)-1)
+	for {
+		found, err := stmt.Step()
+		if err != nil || !found {
+			return ids, err
+		}
+		id, length := stmt.ColumnInt64(0), stmt.ColumnInt64(1)
+		full := max(0, tileOf(id).Units(bao.Groups(blob.Size))-1) * bao.PairSize
+		if tileID(blob.id, tileOf(id)) != id || length > full || length == 0 || length%bao.PairSize != 0 {
+			ids = append(ids, id)
+		}
+	}
+}
+
+// fit makes the tiles of a blob fit that do not.
+func (a *auditSource) fit() error {
+	err := a.s.pool.read(a.ctx, func(conn *sqlite.Conn) (err error) {
+		a.unfit, err = unfitTiles(conn, a.blob)
+		return err
+	})
+	if err != nil && !isDamage(err) {
+		return err
+	}
+	if !a.mend {
+		return nil
+	}
+	for ids := range slices.Chunk(a.unfit, maxTiles) {
+		err := a.write(len(ids), func(conn *sqlite.Conn) error {
+			for _, id := range ids {
+				if err := fitTile(conn, a.blob, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fitTile cuts a tile to what may be of it, or removes it.
+func fitTile(conn *sqlite.Conn, blob blobRow, id int64) error {
+	t := tilePairs{Tile: tileOf(id)}
+	if tileID(blob.id, t.Tile) != id || t.Units(bao.Groups(blob.Size)) < 2 {
+		return removeRange(conn, "outboard_remove", id, id)
+	}
+	return mendTile(conn, blob, t)
+}
+
+// belowUnfit returns the chunks below the tiles that did not fit, all of the blob's
+// for what is no tile.
+func (a *auditSource) belowUnfit() (below bao.Ranges) {
+	for _, id := range a.unfit {
+		t := tileOf(id)
+		if tileID(a.blob.id, t) != id || t.Units(bao.Groups(a.blob.Size)) < 2 {
+			return bao.All()
+		}
+		below = below.Union(bao.Chunks(chunkOf(t.FirstGroup()), chunkOf(t.FirstGroup()+1<<(bao.TileHeight*(t.Level+1)))))
+	}
+	return below
 }
 
 // pair takes down a pair as it must be.
@@ -256,8 +317,11 @@ func (a *auditSource) pair(p bao.Part) error {
 	return a.flush()
 }
 
-// maxMended pairs are written in one transaction.
-const maxMended = 4096
+// So many pairs, and tiles, are written in one transaction.
+const (
+	maxMended = 4096
+	maxTiles  = 256
+)
 
 // note adds chunks to those below what must be mended. They come in the order of
 // the tree, children after their parents or before them.
@@ -296,17 +360,7 @@ func (a *auditSource) flush() error {
 		last.pairs = append(last.pairs, p)
 	}
 	a.pairs = a.pairs[:0]
-	return a.write(tiles)
-}
-
-// write stores pairs. A crash on either side of its commit leaves some of them
-// mended: each has been derived from the root, and is right whatever becomes of
-// the others.
-func (a *auditSource) write(tiles []tilePairs) error {
-	return a.s.write(a.ctx, int64(len(tiles))*pageSize, func(conn *sqlite.Conn) error {
-		if err := unchanged(conn, a.blob); err != nil {
-			return err
-		}
+	return a.write(len(tiles), func(conn *sqlite.Conn) error {
 		for _, t := range tiles {
 			if err := mendTile(conn, a.blob, t); err != nil {
 				return err
@@ -316,10 +370,22 @@ func (a *auditSource) write(tiles []tilePairs) error {
 	})
 }
 
+// write changes some tiles. A crash on either side of its commit leaves some pairs
+// mended: each has been derived from the root, and is right whatever becomes of
+// the others.
+func (a *auditSource) write(tiles int, change func(conn *sqlite.Conn) error) error {
+	return a.s.write(a.ctx, int64(tiles)*pageSize, func(conn *sqlite.Conn) error {
+		if err := unchanged(conn, a.blob); err != nil {
+			return err
+		}
+		return change(conn)
+	})
+}
+
 // mendTile puts pairs into a tile, and gives it a length that it may have.
 func mendTile(conn *sqlite.Conn, blob blobRow, t tilePairs) error {
 	pairs := make([]byte, (t.Units(bao.Groups(blob.Size))-1)*bao.PairSize)
-	stored, _, err := storedTile(conn, blob, t.Tile)
+	stored, err := storedTile(conn, blob, t.Tile)
 	if err != nil && !isDamage(err) {
 		return err
 	}

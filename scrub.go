@@ -155,6 +155,7 @@ type scrubber struct {
 	more     bool // whether there may be any
 	page     []blobRow
 	next     int64 // run of the page's first blob that is to be looked at
+	picked   bool  // whether any run of that blob was
 
 	report  ScrubReport
 	looked  bool // at something of the blob that tasks are of
@@ -224,15 +225,15 @@ func (sc *scrubber) take(job *scrubJob) (more bool, err error) {
 		return false, context.Cause(sc.ctx)
 	}
 	for i, t := range job.tasks {
+		if job.err != nil && i >= job.failed {
+			return false, job.err
+		}
+		sc.damaged = sc.damaged || !t.good
 		if !t.end {
 			sc.looked = true
-			sc.damaged = sc.damaged || !t.good
 			if sc.report.Bytes += t.bytes; sc.report.Bytes-sc.told >= segmentSize {
 				sc.progress()
 			}
-		}
-		if job.err != nil && i >= job.failed {
-			return false, job.err
 		}
 		if !t.end {
 			continue

@@ -20,12 +20,13 @@ const (
 	jobTasks = 256
 )
 
-// A scrubTask is to look at one run of a blob or, at its end, nothing more: that
-// marks that all of it has been looked at.
+// A scrubTask is to look at one run of a blob or, at its end, at the lengths of its
+// tiles: that marks that all of it has been looked at.
 type scrubTask struct {
 	blob  blobRow
 	first int64 // group of the run
 	end   bool
+	skip  bool // nothing is to be looked at
 
 	good  bool  // the outcome: whether all that is there verifies
 	bytes int64 // that were hashed
@@ -86,17 +87,22 @@ func (sc *scrubber) addTask(job *scrubJob) error {
 		return err
 	}
 	if !more {
-		job.tasks = append(job.tasks, scrubTask{blob: blob, end: true})
-		sc.page, sc.next = sc.page[1:], 0
+		skip := sc.sampled() && !sc.picked || bao.Groups(blob.Size) < 2
+		job.tasks = append(job.tasks, scrubTask{blob: blob, end: true, skip: skip})
+		sc.page, sc.next, sc.picked = sc.page[1:], 0, false
 		return nil
 	}
 	sc.next = first + groupRun
-	if sample := sc.opts.Sample; sample == 0 || rand.Float64() < sample {
+	if !sc.sampled() || rand.Float64() < sc.opts.Sample {
+		sc.picked = true
 		job.tasks = append(job.tasks, scrubTask{blob: blob, first: first})
 		job.cost += min(segmentSize, blob.Size-first*bao.GroupSize)
 	}
 	return nil
 }
+
+// sampled reports whether only a part is to be hashed.
+func (sc *scrubber) sampled() bool { return sc.opts.Sample != 0 }
 
 // nextRun returns the next run of which a blob has something.
 func (sc *scrubber) nextRun(blob blobRow) (first int64, more bool, err error) {
@@ -158,22 +164,34 @@ func (s *Store) scrubJob(ctx context.Context, job *scrubJob, checker *runChecker
 	return s.pool.read(ctx, func(conn *sqlite.Conn) error {
 		for i := range job.tasks {
 			t := &job.tasks[i]
-			if job.failed = i; t.end || !possibleSize(t.blob) {
-				continue
-			}
-			groups, err := runGroups(conn, t.blob, t.first)
-			if err != nil && isDamage(err) {
-				continue
-			}
-			if err != nil {
+			err := t.run(conn, checker)
+			if err != nil && !isDamage(err) {
+				job.failed = i
 				return err
 			}
-			good, err := checker.check(conn, t.blob, t.first, groups)
-			if err != nil {
-				return err
-			}
-			t.good, t.bytes = good == groups, checker.bytes
 		}
 		return nil
 	})
+}
+
+// run does a task. An error that is damage leaves the outcome as it is: not good.
+func (t *scrubTask) run(conn *sqlite.Conn, checker *runChecker) error {
+	switch {
+	case t.skip:
+		t.good = true
+		return nil
+	case !possibleSize(t.blob):
+		return nil
+	case t.end:
+		unfit, err := unfitTiles(conn, t.blob)
+		t.good = err == nil && len(unfit) == 0
+		return err
+	}
+	groups, err := runGroups(conn, t.blob, t.first)
+	if err != nil {
+		return err
+	}
+	good, err := checker.check(conn, t.blob, t.first, groups)
+	t.good, t.bytes = err == nil && good == groups, checker.bytes
+	return err
 }

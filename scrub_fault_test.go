@@ -1,7 +1,9 @@
 package cairn_test
 
 import (
+	"bytes"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/cairnstore/cairn"
@@ -102,4 +104,53 @@ func TestScrubExternal(t *testing.T) {
 	}
 	mustLack(t, s, data, groupsOf(size, 5, 6, 10))
 	fetch(t, s, data, groupsOf(size, 5, 6, 10))
+}
+
+// TestScrubWhileDeleted has a blob be deleted, and come again, after a scrub has
+// found damage and before it acts upon that: there is nothing to be found then.
+func TestScrubWhileDeleted(t *testing.T) {
+	data := content(1, 100_000)
+	hash := hashOf(data)
+	for _, damage := range []string{
+		`update "row" set data = zeroblob(length(data))`,
+		`update "outboard" set pairs = zeroblob(length(pairs))`,
+		`update "outboard" set pairs = x''`,
+	} {
+		for _, again := range []bool{false, true} {
+			s := open(t, tempPath(t), nil)
+			add(t, s, data)
+			script(t, s, damage)
+			openGate := holdWriter(s)
+			var work sync.WaitGroup
+			work.Go(func() { mustBe(t, s.Delete(t.Context(), hash), nil) })
+			waitQueued(s, 1)
+			if again {
+				work.Go(func() {
+					// As a piece: an add would protect the content from the deletion.
+					_, err := s.PutPiece(t.Context(), "again", bytes.NewReader(data), -1, nil)
+					mustBe(t, err, nil)
+				})
+				waitQueued(s, 2)
+			}
+			queued := s.Queued()
+			work.Go(func() {
+				for f, err := range s.Findings(t.Context(), &cairn.ScrubOptions{Repair: true}) {
+					t.Errorf("%s: found %v, %v", damage, f, err)
+				}
+			})
+			waitQueued(s, queued+1)
+			openGate()
+			work.Wait()
+			mustBeSound(t, s)
+			if again {
+				mustHave(t, s, data)
+				mustBeClean(t, s)
+			} else {
+				mustNotHave(t, s, data)
+			}
+			if n := count(t, s, "outboard"); !again && n != 0 {
+				t.Errorf("%s: %d tiles are left", damage, n)
+			}
+		}
+	}
 }

@@ -215,6 +215,7 @@ func len64(b []byte) int64 { return int64(len(b)) }
 func TestScrubWhileFetching(t *testing.T) {
 	s := open(t, tempPath(t), nil)
 	data := content(1, 200*bao.GroupSize)
+	sd := newSeed(t, data)
 	hash := add(t, s, data)
 	var found, made atomic.Int64
 	var over atomic.Bool
@@ -245,7 +246,7 @@ func TestScrubWhileFetching(t *testing.T) {
 				missing = want.Ranges
 			}
 			if !missing.IsEmpty() {
-				response, _ := newSeed(t, data).response(t, missing)
+				response, _ := sd.response(t, missing)
 				mustBe(t, s.ImportBao(t.Context(), hash, missing, bytes.NewReader(response)), nil)
 				break
 			}
@@ -278,7 +279,7 @@ func TestScrubDamagedPages(t *testing.T) {
 	good := must(os.ReadFile(path))
 	scrubbed, found := 0, 0
 	for off := 0; off < len(good); off += cairn.PageSize {
-		for _, fill := range []byte{0, 0xff, 0x5a} {
+		for _, fill := range []byte{0, 0x5a} {
 			bad := bytes.Clone(good)
 			for i := range cairn.PageSize {
 				bad[off+i] = fill ^ byte(i*int(fill)>>3)
@@ -312,7 +313,7 @@ func TestScrubDamagedPages(t *testing.T) {
 			s.Close()
 		}
 	}
-	if scrubbed == 0 || found < 60 {
+	if scrubbed == 0 || found < 40 {
 		t.Errorf("%d scrubs came to an end, %d found something", scrubbed, found)
 	}
 }

@@ -68,7 +68,7 @@ func (d *downgrade) run(conn *sqlite.Conn) error {
 	if err := d.choose(conn, blob); err != nil {
 		return err
 	}
-	lost, err := stillBad(conn, blob, d.part)
+	lost, err := d.s.stillBad(conn, blob, d.part)
 	if err == nil && conn.AutocommitEnabled() {
 		err = fmt.Errorf("%w: reading it ended the transaction", ErrCorrupt)
 	}
@@ -174,8 +174,8 @@ func eachSpan(set bao.Ranges, f func(first, last int64) error) error {
 
 // stillBad returns which of the given groups are there and do not verify, as the
 // transaction sees them.
-func stillBad(conn *sqlite.Conn, blob blobRow, groups bao.Ranges) (bao.Ranges, error) {
-	var checker runChecker
+func (s *Store) stillBad(conn *sqlite.Conn, blob blobRow, groups bao.Ranges) (bao.Ranges, error) {
+	checker := runChecker{s: s}
 	var bounds []uint64
 	err := eachRun(groups, func(first int64, run uint64) error {
 		there, err := runGroups(conn, blob, first)

@@ -144,7 +144,7 @@ func unchanged(conn *sqlite.Conn, blob blobRow) error {
 // audit returns what of a blob is bad, and below which pairs that are not as they
 // must be but can be derived. With mend, it writes these.
 func (in *inspection) audit(blob blobRow, present bao.Ranges, mend bool) (bad, mended bao.Ranges, err error) {
-	src := auditSource{s: in.s, ctx: in.ctx, pace: in.pace, blob: blob, first: -1, mend: mend}
+	src := auditSource{s: in.s, ctx: in.ctx, pace: in.pace, blob: blob, checker: runChecker{s: in.s}, first: -1, mend: mend}
 	if err = src.fit(); err == nil {
 		bad, err = bao.Audit(bao.CV(blob.hash), blob.Size, present, &src, src.pair)
 	}

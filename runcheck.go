@@ -15,6 +15,7 @@ type runChecker struct {
 	cvs   [groupRun]bao.CV // of the groups that are there
 	there uint64           // groups that can be read and are as long as they must be
 	bytes int64            // of these
+	s     *Store
 }
 
 // load reads and hashes the given groups of the run that begins with first. What
@@ -39,11 +40,16 @@ func (c *runChecker) load(conn *sqlite.Conn, blob blobRow, first int64, groups u
 // loadRows loads the groups [from, end) of a run, up to the one that it returns.
 func (c *runChecker) loadRows(conn *sqlite.Conn, blob blobRow, first int64, from, end int) (next int, err error) {
 	off := (first + int64(from)) * bao.GroupSize
-	rows := openRows(conn, blob, off, min(int64(end-from)*bao.GroupSize, blob.Size-off))
+	b := Blob{s: c.s, hash: blob.hash}
+	rows := b.openRows(conn, blob, off, min(int64(end-from)*bao.GroupSize, blob.Size-off))
 	defer rows.close()
 	for next = from; next < end; next++ {
 		group := first + int64(next)
-		n, err := rows.read(group, c.buf[:])
+		n, _, err := rows.read(group, c.buf[:])
+		if err != nil && err != errAbsent && blob.External > 0 && isDamage(err) {
+			// It may be the outboard that is damaged.
+			n, err = rows.outside.readUnverified(conn, blob, group, c.buf[:])
+		}
 		if err != nil {
 			return next, err
 		}

@@ -141,7 +141,7 @@ func (sc *scrubber) startWorkers() *scrubPool {
 	w := &scrubPool{jobs: make(chan *scrubJob, scrubWindow), cancel: cancel}
 	for range scrubWorkers {
 		w.running.Go(func() {
-			var checker runChecker
+			checker := runChecker{s: sc.s}
 			for job := range w.jobs {
 				job.err = sc.s.scrubJob(ctx, job, &checker)
 				close(job.done)

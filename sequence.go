@@ -79,9 +79,6 @@ func (t *sequenceTable) begin(conn *sqlite.Conn) (changed bool, err error) {
 	return changed, err
 }
 
-// isDamage reports whether an error says that content cannot be read.
-func isDamage(err error) bool { return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrMismatch) }
-
 // note notes which sequences are held, as far as that was not known.
 func (t *sequenceTable) note(conn *sqlite.Conn) error {
 	for _, by := range t.s.guard.unreadSequences() {

@@ -44,6 +44,15 @@
 // a blob, is kept once. [Store.Pieces] lists them, [NewProvider] gives them
 // file-like names.
 //
+// # Files outside
+//
+// A file can be added where it lies ([Store.AddFile] with [Reference]), and a blob can be
+// moved out to a file ([Store.Export] with [Reference]): then the database has its
+// path and its outboard, and not its bytes. What is read of it is verified all the
+// same. If the file has changed, and no other has the same content, a read says
+// so with a [*CorruptError] that names all that is lost, and the blob is partial
+// from then on.
+//
 // # Capacity and owners
 //
 // [Store.SetCapacity] bounds the bytes that are kept. When more comes, what was

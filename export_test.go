@@ -267,3 +267,8 @@ func (s *Store) StalePaths(ctx context.Context) (n int, err error) {
 
 // TidyFiles closes files outside that have not been used since it was called last.
 func (s *Store) TidyFiles() { s.files.tidy() }
+
+// Recheck is recheck.
+func (s *Store) Recheck(ctx context.Context, hash Hash) (bao.Ranges, error) {
+	return s.recheck(ctx, hash)
+}

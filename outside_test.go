@@ -289,6 +289,31 @@ func TestOpenHandle(t *testing.T) {
 	mustBeSound(t, s)
 }
 
+// TestMadeAbsent has a group of a blob in the database be found damaged, and made
+// absent, while a handle is open that has seen it complete.
+func TestMadeAbsent(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	data := content(5, 300_000)
+	h := add(t, s, data)
+	b, err := s.Blob(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	script(t, s, `update "row" set data = zeroblob(16384) where id = (1 << 26) + 3`)
+	if bad, err := s.Recheck(t.Context(), h); err != nil || bad.String() != "48..64" {
+		t.Fatalf("%v, %v", bad, err)
+	}
+	for range 2 {
+		_, err = b.ReadAt(make([]byte, 10), 3*bao.GroupSize)
+		mustBe(t, err, cairn.ErrMissing)
+	}
+	complete(t, s, data)
+	if _, err = b.ReadAt(make([]byte, 10), 3*bao.GroupSize); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestManyFiles reads more files at once than are kept open.
 func TestManyFiles(t *testing.T) {
 	s := open(t, tempPath(t), nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"sync"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -112,7 +113,7 @@ func (c *checker) sqlite() error {
 
 // schema compares the database's schema with the one the migrations make.
 func (c *checker) schema() error {
-	want, err := migratedSchema(c.ctx)
+	want, err := migratedSchema()
 	if err != nil {
 		return err
 	}
@@ -153,14 +154,14 @@ func schemaObjects(conn *sqlite.Conn) (map[string]string, error) {
 }
 
 // migratedSchema returns the schema that the migrations make of nothing.
-func migratedSchema(ctx context.Context) (map[string]string, error) {
-	conn, err := newMemory().openWriter(ctx)
+var migratedSchema = sync.OnceValues(func() (map[string]string, error) {
+	conn, err := newMemory().openWriter(context.Background())
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	return schemaObjects(conn)
-}
+})
 
 func (c *checker) usage() error {
 	kept, err := c.totals("usage_get")

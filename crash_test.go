@@ -109,6 +109,8 @@ func runChild(role, path string) error {
 		return piecesForever(ctx, s)
 	case "scrub":
 		return scrubOnce(ctx, s)
+	case "gc":
+		return collectForever(ctx, s)
 	case "evict":
 		return evictForever(ctx, s)
 	}

@@ -50,11 +50,6 @@ func (p *Piece) CompleteAtOnce(ctx context.Context, blocks ...Block) (Hash, erro
 	return p.completeWith(ctx, w)
 }
 
-// Recheck is what a read of what is in files outside does when it meets damage.
-func (s *Store) Recheck(ctx context.Context, hash Hash) (bao.Ranges, error) {
-	return s.recheck(ctx, hash)
-}
-
 // BlobID returns the id of a blob.
 func (s *Store) BlobID(ctx context.Context, hash Hash) (int64, error) {
 	blob, err := s.findBlob(ctx, hash)

@@ -210,12 +210,22 @@ func (c *collector) readUnread() error {
 	}
 }
 
-// noteHeld has the writer know of the sequences that are held.
+// noteHeld has the database know of what is held, and forget what is not any more,
+// or what another program has taken the tags from. Its commit has the snapshots
+// that follow show what that program has done.
 func (c *collector) noteHeld() error {
-	if len(c.s.guard.unreadSequences()) == 0 {
-		return nil
+	for all := false; !all; {
+		err := c.s.remove(c.ctx, func(conn *sqlite.Conn) (err error) {
+			if err = c.s.keeper.sequences.note(conn); err == nil {
+				all, err = c.s.shed(conn)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return c.s.write(c.ctx, 0, c.s.keeper.sequences.note)
+	return nil
 }
 
 // A markedSequence is a sequence that protects its children.
@@ -478,16 +488,16 @@ func (w *sweep) run() (done bool, err error) {
 			return false, err
 		}
 		for rest := garbage; len(rest) > 0; {
-			if !w.deadline.IsZero() && time.Now().After(w.deadline) {
-				w.left = int64(len(rest))
-				return false, nil
-			}
 			n := portion(rest)
 			if err := w.some(rest[:n]); err != nil {
 				return false, err
 			}
 			w.after = rest[n-1].id
 			rest = rest[n:]
+			if (len(rest) > 0 || full) && !w.deadline.IsZero() && time.Now().After(w.deadline) {
+				w.left = int64(len(rest)) // however short the time, some were swept
+				return false, nil
+			}
 		}
 		if !full {
 			return true, nil

@@ -46,6 +46,11 @@ const importAge = 20 * time.Millisecond
 // of r and ctx, which is looked at between reads; [ErrFull], [ErrReadOnly],
 // [ErrClosed].
 func (s *Store) ImportBao(ctx context.Context, hash Hash, ranges bao.Ranges, r io.Reader) error {
+	by := subject{hash: hash}
+	if err := s.guard.hold(ctx, by); err != nil {
+		return fmt.Errorf("import %v: %w", hash, err)
+	}
+	defer s.guard.release(by)
 	err := s.importBao(ctx, hash, ranges, r)
 	if err == nil {
 		err = expectEnd(r)

@@ -333,7 +333,7 @@ func (s *Store) indexOnce(ctx context.Context, id int64, hash Hash) (done bool, 
 		err = x.flush()
 	}
 	if err != nil {
-		return err == errStopped, err
+		return errors.Is(err, errStopped), err
 	}
 	err = s.writeLazy(ctx, func(conn *sqlite.Conn) error {
 		now, err := findBlob(conn, hash)

@@ -253,11 +253,11 @@ func (s *Store) putTag(conn *sqlite.Conn, name string, content HashAndFormat, op
 		return false, fmt.Errorf("%w: %v", ErrMismatch, content.Format)
 	}
 	if opts.Expect != nil {
-		now, _, err := findTag(conn, name)
+		now, found, err := findTag(conn, name)
 		if err != nil {
 			return false, err
 		}
-		if now.HashAndFormat != *opts.Expect {
+		if now.HashAndFormat != *opts.Expect || found && *opts.Expect == (HashAndFormat{}) {
 			return false, fmt.Errorf("%w: it is not as expected", ErrConflict)
 		}
 	}

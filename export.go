@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -318,12 +319,18 @@ func (x *exporter) cloneOf(f *os.File, path string) (bool, error) {
 	if cloneFile(f, source.File) != nil || f.Truncate(size) != nil {
 		return false, nil
 	}
-	hasher := largeAdd{steps: steps{ctx: x.ctx}, file: &outsideFile{path, stamp{size: size}}}
-	err = hasher.hashFile(f, &AddOptions{Progress: func(p Progress) { x.opts.progress(Hashing, p.Bytes, size) }})
+	var hasher bao.Hasher
+	done := int64(0)
+	err = eachSegment(x.ctx, io.NewSectionReader(f, 0, size), func(data []byte) error {
+		_, err := hasher.Write(data)
+		done += int64(len(data))
+		x.opts.progress(Hashing, done, size)
+		return err
+	})
 	if err != nil {
-		return false, x.ctx.Err()
+		return false, context.Cause(x.ctx)
 	}
-	root, err := hasher.builder.Finish()
+	root, err := hasher.Finish()
 	return err == nil && Hash(root) == x.b.hash, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 
 	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
@@ -266,4 +267,12 @@ func (s *Store) TidyFiles() { s.files.tidy() }
 // Recheck is recheck.
 func (s *Store) Recheck(ctx context.Context, hash Hash) (bao.Ranges, error) {
 	return s.recheck(ctx, hash)
+}
+
+// CloneBy puts another function in the place of the system's call that clones a
+// file, until restore is called.
+func CloneBy(clone func(dst, src *os.File) error) (restore func()) {
+	old := cloneFile
+	cloneFile = clone
+	return func() { cloneFile = old }
 }

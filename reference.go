@@ -54,21 +54,39 @@ func (s *Store) reference(ctx context.Context, f *os.File, file outsideFile, opt
 
 var errFileChanged = fmt.Errorf("%w: changed while it was read", ErrMismatch)
 
-// hashFile hashes the whole of a file, and stages the tiles. One segment is hashed
-// while the next is read.
+// hashFile hashes the whole of a file, and stages the tiles.
 func (a *largeAdd) hashFile(f *os.File, opts *AddOptions) error {
-	ctx, cancel := context.WithCancel(a.ctx)
-	read := make(chan filled, 2)
 	// One byte more than its size shows a file that grows.
-	go fillSegments(ctx, io.LimitReader(f, a.file.size+1), read)
+	err := eachSegment(a.ctx, io.LimitReader(f, a.file.size+1), func(data []byte) error {
+		err := a.hashSegment(data)
+		if err == nil {
+			opts.progress(Hashing, a.size)
+		}
+		return err
+	})
+	if err == nil && a.size != a.file.size {
+		err = errFileChanged
+	}
+	return err
+}
+
+// eachSegment calls f with one segment of r after the other, while the next is
+// being read, to its end.
+func eachSegment(ctx context.Context, r io.Reader, f func(data []byte) error) error {
+	inner, cancel := context.WithCancel(ctx)
+	read := make(chan filled, 2)
+	go fillSegments(inner, r, read)
 	defer func() {
 		cancel()
-		for seg := range read { // the reader is done with f when this ends
+		for seg := range read { // nobody reads r any more when this ends
 			segments.Put(seg.buf)
 		}
 	}()
 	for seg := range read {
-		err := a.hashSegment(seg.buf[:seg.n])
+		err := context.Cause(ctx)
+		if err == nil && seg.n > 0 {
+			err = f(seg.buf[:seg.n])
+		}
 		segments.Put(seg.buf)
 		if err == nil && seg.err != io.EOF {
 			err = seg.err
@@ -76,17 +94,8 @@ func (a *largeAdd) hashFile(f *os.File, opts *AddOptions) error {
 		if err != nil {
 			return err
 		}
-		if seg.n > 0 {
-			opts.progress(Hashing, a.size)
-		}
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if a.size != a.file.size {
-		return errFileChanged
-	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // A filled segment has n bytes; err is why no more follow, if it is not nil.
@@ -117,14 +126,8 @@ func fillSegments(ctx context.Context, r io.Reader, to chan<- filled) {
 // hashSegment hashes what comes next of a file.
 func (a *largeAdd) hashSegment(data []byte) error {
 	group := a.size / bao.GroupSize
-	if a.ctx.Err() != nil {
-		return context.Cause(a.ctx)
-	}
 	if a.size += int64(len(data)); a.size > a.file.size {
 		return errFileChanged
-	}
-	if len(data) == 0 {
-		return nil // the end
 	}
 	if err := hashSegment(&a.builder, data, group, a.file.size <= bao.GroupSize); err != nil {
 		return err

@@ -8,9 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +53,15 @@ func mustBeStored(t testing.TB, s *cairn.Store, data []byte, state cairn.State, 
 		t.Fatalf("%v with %d bytes stored and %d outside (%v); want %v, %d, %d",
 			st.State, st.Stored, st.External, err, state, stored, external)
 	}
+}
+
+func makeFIFO(t testing.TB, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "fifo")
+	if out, err := exec.Command("mkfifo", path).CombinedOutput(); err != nil {
+		t.Skipf("cannot make a FIFO: %v: %s", err, out)
+	}
+	return path
 }
 
 // spoil changes a byte of a file, and nothing else that could be seen of it.
@@ -194,10 +203,7 @@ func TestReferencePaths(t *testing.T) {
 func TestReferenceRefused(t *testing.T) {
 	s := open(t, tempPath(t), nil)
 	dir := t.TempDir()
-	fifo := filepath.Join(dir, "fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	fifo := makeFIFO(t, dir)
 	for path, want := range map[string]error{
 		filepath.Join(dir, "absent"): fs.ErrNotExist,
 		dir:                          cairn.ErrMismatch,

@@ -15,6 +15,14 @@
 // up to the blob's hash. A group that does not verify is a [*CorruptError] with
 // its byte range; the rest of the blob still reads.
 //
+// # Scrubbing
+//
+// [Store.Scrub] hashes what is stored, all or a sample, resumable and at a bounded
+// rate, beside everything else. What does not verify is removed: the blob is partial
+// then and lacks exactly that, so that a client fetches only those ranges; a piece
+// with such content is one that is being written again. A damaged outboard is
+// derived from what is whole. [Store.Findings] is the same as a loop.
+//
 // # Partial blobs
 //
 // A blob can be known by its hash alone and arrive in any order, from anybody.

@@ -348,10 +348,12 @@ func (b *Blob) damaged(conn *sqlite.Conn, row blobRow, group int64, err error) e
 }
 
 // isDamage reports whether an error says that what is stored is not what it must
-// be, or cannot be read.
+// be, or that the disk does not give it back. What does not work for other reasons
+// is no damage: it may work the next time.
 func isDamage(err error) bool {
 	err = mapSQLite(err)
-	return sqlite.ErrCode(err).ToPrimary() == sqlite.ResultIOErr ||
+	code := sqlite.ErrCode(err)
+	return code == sqlite.ResultIOErrRead || code == sqlite.ResultIOErrShortRead ||
 		errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotCairn) || errors.Is(err, bao.ErrMismatch)
 }
 

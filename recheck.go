@@ -12,9 +12,10 @@ import (
 
 // recheck hashes all that is there of a blob. What does not verify becomes absent,
 // in one change (or several, see downgrade), and so the blob partial; a damaged
-// outboard is derived anew from what is whole. It returns what is not there any
-// more, in whole groups. In a read-only store it only looks. A blob that is absent
-// has nothing bad.
+// outboard is derived anew from what is whole. It returns what did not verify, in
+// whole groups: all chunks if that cannot be said, because the blob's fields cannot
+// be true or be read; then nothing is changed. In a read-only store it only looks. A
+// blob that is absent has nothing bad.
 func (s *Store) recheck(ctx context.Context, hash Hash) (bad bao.Ranges, err error) {
 	f, _, err := s.inspect(ctx, hash, true, nil)
 	if err != nil {
@@ -86,12 +87,18 @@ func (in *inspection) run(hash Hash) error {
 		return err
 	}
 	if blob.Size == 0 { // its content is known
+		if err := in.putEmpty(blob); err != nil {
+			return err
+		}
 		in.mended = bad
-		return in.putEmpty(blob)
+		return nil
 	}
 	if in.s.writer == nil {
+		if err := in.stillThere(blob); err != nil {
+			return err
+		}
 		in.lost, in.mended = bad, mended
-		return in.stillThere(blob)
+		return nil
 	}
 	if !mended.IsEmpty() && (in.repair || !bad.IsEmpty()) {
 		// Before the downgrade, because what stays must have its pairs.

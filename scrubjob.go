@@ -3,6 +3,7 @@ package cairn
 import (
 	"context"
 	"math/rand/v2"
+	"runtime/pprof"
 	"sync"
 
 	"github.com/cairnstore/cairn/bao"
@@ -141,14 +142,19 @@ func (sc *scrubber) startWorkers() *scrubPool {
 	w := &scrubPool{jobs: make(chan *scrubJob, scrubWindow), cancel: cancel}
 	for range scrubWorkers {
 		w.running.Go(func() {
-			checker := runChecker{s: sc.s}
-			for job := range w.jobs {
-				job.err = sc.s.scrubJob(ctx, job, &checker)
-				close(job.done)
-			}
+			pprof.Do(ctx, pprof.Labels("cairn", "scrub"), func(ctx context.Context) { sc.s.scrubJobs(ctx, w.jobs) })
 		})
 	}
 	return w
+}
+
+// scrubJobs does jobs until there are no more.
+func (s *Store) scrubJobs(ctx context.Context, jobs <-chan *scrubJob) {
+	checker := runChecker{s: s}
+	for job := range jobs {
+		job.err = s.scrubJob(ctx, job, &checker)
+		close(job.done)
+	}
 }
 
 // stop ends the workers, whose jobs nobody waits for any more.

@@ -217,7 +217,7 @@ CREATE VIEW "tags" as
 CREATE VIEW "unprotect" ("hash", "format") as select null, null where false;
 
 CREATE TRIGGER "blob_delete" after delete on "blob" begin
-  delete from "row" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "row" where "id" = old."id" << 26;
   update "usage" set
     "blobs" = "blobs" - (old."state" = 2),
     "partial" = "partial" - (old."state" = 1 and old."hash" is not null),
@@ -238,18 +238,14 @@ CREATE TRIGGER "blob_delete_gone" after delete on "blob" when old."state" != 0 b
   insert into "gone" ("what", "blob", "hash", "size") values ('blob', old."id", old."hash", old."size");
 end;
 
-CREATE TRIGGER "blob_delete_parts" after delete on "blob" when old."state" != 2 or old."size" > 16384 begin
+CREATE TRIGGER "blob_delete_parts" after delete on "blob"
+when old."state" != 2 or old."size" > 16384 or old."protected" > 0 or old."external" > 0 begin
+  delete from "row" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "pin" where "blob" = old."id";
+  delete from "path" where "blob" = old."id";
   delete from "outboard" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
   delete from "presence" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
   delete from "fragment" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
-end;
-
-CREATE TRIGGER "blob_delete_path" after delete on "blob" when old."external" > 0 begin
-  delete from "path" where "blob" = old."id";
-end;
-
-CREATE TRIGGER "blob_delete_pin" after delete on "blob" when old."protected" > 0 begin
-  delete from "pin" where "blob" = old."id";
 end;
 
 CREATE TRIGGER "blob_hide" after update of "state" on "blob" when new."state" = 0 and old."state" != 0 begin

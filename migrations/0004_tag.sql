@@ -187,7 +187,7 @@ end;
 
 drop trigger "blob_delete";
 create trigger "blob_delete" after delete on "blob" begin
-  delete from "row" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "row" where "id" = old."id" << 26;
   update "usage" set
     "blobs" = "blobs" - (old."state" = 2),
     "partial" = "partial" - (old."state" = 1 and old."hash" is not null),
@@ -205,16 +205,14 @@ when exists (select 1 from "owned" where "blob" = old."id") or exists (select 1 
   delete from "key" where "blob" = old."id";
   delete from "owned" where "blob" = old."id";
 end;
-create trigger "blob_delete_parts" after delete on "blob" when old."state" != 2 or old."size" > 16384 begin
+create trigger "blob_delete_parts" after delete on "blob"
+when old."state" != 2 or old."size" > 16384 or old."protected" > 0 or old."external" > 0 begin
+  delete from "row" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
+  delete from "pin" where "blob" = old."id";
+  delete from "path" where "blob" = old."id";
   delete from "outboard" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
   delete from "presence" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
   delete from "fragment" where "id" between old."id" << 26 and (old."id" << 26) + 67108863;
-end;
-create trigger "blob_delete_pin" after delete on "blob" when old."protected" > 0 begin
-  delete from "pin" where "blob" = old."id";
-end;
-create trigger "blob_delete_path" after delete on "blob" when old."external" > 0 begin
-  delete from "path" where "blob" = old."id";
 end;
 
 drop trigger "blob_update";

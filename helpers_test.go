@@ -147,6 +147,8 @@ func makeImage(t *testing.T, name string) {
 	}
 	importRanges(t, s, imagePartial, imagePartialRanges)
 	makeImagePieces(t, s)
+	makeImageTags(t, s)
+	makeImageOutside(t, s)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -110,6 +110,9 @@ func TestOldImages(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := open(t, path, nil)
+		if version >= 4 {
+			checkImageOutside(t, s) // before a check misses the file
+		}
 		mustBeSound(t, s)
 		for _, b := range imageBlobs {
 			mustHave(t, s, b)
@@ -123,6 +126,9 @@ func TestOldImages(t *testing.T) {
 		}
 		if version >= 3 {
 			checkImagePieces(t, s)
+		}
+		if version >= 4 {
+			checkImageTags(t, s)
 		}
 		add(t, s, []byte("later"))
 		mustBeSound(t, s)

@@ -228,6 +228,14 @@ create trigger "blob_update" after update of "state", "hash", "size", "stored", 
   insert into "room" values (new."stored" - old."stored");
 end;
 
+-- As before, and again so that it comes after blob_update: of two triggers the later
+-- one runs first, and a quota must not be kept by a use that is not the last.
+drop trigger "blob_used";
+create trigger "blob_used" after update of "last_used", "protected" on "blob"
+when new."last_used" != old."last_used" or new."protected" != old."protected" begin
+  update "owned" set "last_used" = new."last_used", "protected" = new."protected" where "blob" = new."id";
+end;
+
 -- What nobody has any more loses what it has outside, too.
 drop trigger "loosen_insert";
 create trigger "loosen_insert" instead of insert on "loosen" begin

@@ -231,7 +231,7 @@ func (p *picture) evictAll() error {
 
 func (p *picture) evictOwner(o *modelOwner) error {
 	for o.quota != cairn.Unlimited && p.ownerBytes(o.name) > o.quota {
-		b := p.oldest(func(b *modelBlob) bool { return p.owns(o.name, b) })
+		b := p.oldest(func(b *modelBlob) bool { return b.stored() > 0 && p.owns(o.name, b) })
 		if b == nil {
 			return cairn.ErrFull
 		}

@@ -308,9 +308,9 @@ CREATE TRIGGER "blob_update" after update of "state", "hash", "size", "stored", 
   insert into "room" values (new."stored" - old."stored");
 end;
 
-CREATE TRIGGER "blob_used" after update of "last_used", "protected" on "blob"
-when new."last_used" != old."last_used" or new."protected" != old."protected" begin
-  update "owned" set "last_used" = new."last_used", "protected" = new."protected" where "blob" = new."id";
+CREATE TRIGGER "blob_used" after update of "last_used", "protected", "stored" on "blob"
+when new."last_used" != old."last_used" or new."protected" != old."protected" or (new."stored" = 0) != (old."stored" = 0) begin
+  update "owned" set "last_used" = new."last_used", "protected" = new."protected" + (new."stored" = 0) where "blob" = new."id";
 end;
 
 CREATE TRIGGER "child_delete" after delete on "child" begin
@@ -368,7 +368,7 @@ end;
 
 CREATE TRIGGER "own_insert" instead of insert on "own" when new."owner" is not null begin
   insert into "owned" ("owner", "blob", "keys", "last_used", "protected")
-    select new."owner", "id", 1, "last_used", "protected" from "blob" where "id" = new."blob"
+    select new."owner", "id", 1, "last_used", "protected" + ("stored" = 0) from "blob" where "id" = new."blob"
     on conflict do update set "keys" = "keys" + 1;
 end;
 

@@ -228,12 +228,21 @@ create trigger "blob_update" after update of "state", "hash", "size", "stored", 
   insert into "room" values (new."stored" - old."stored");
 end;
 
--- As before, and again so that it comes after blob_update: of two triggers the later
--- one runs first, and a quota must not be kept by a use that is not the last.
+-- A quota passes over what has no bytes in the database, too: to take it away would
+-- free nothing. In owned, that counts as protected.
+-- blob_used comes after blob_update, because of two triggers the later one runs
+-- first, and a quota must not be kept by a use that is not the last.
+update "owned" set "protected" = (select "protected" + ("stored" = 0) from "blob" where "id" = "owned"."blob");
 drop trigger "blob_used";
-create trigger "blob_used" after update of "last_used", "protected" on "blob"
-when new."last_used" != old."last_used" or new."protected" != old."protected" begin
-  update "owned" set "last_used" = new."last_used", "protected" = new."protected" where "blob" = new."id";
+create trigger "blob_used" after update of "last_used", "protected", "stored" on "blob"
+when new."last_used" != old."last_used" or new."protected" != old."protected" or (new."stored" = 0) != (old."stored" = 0) begin
+  update "owned" set "last_used" = new."last_used", "protected" = new."protected" + (new."stored" = 0) where "blob" = new."id";
+end;
+drop trigger "own_insert";
+create trigger "own_insert" instead of insert on "own" when new."owner" is not null begin
+  insert into "owned" ("owner", "blob", "keys", "last_used", "protected")
+    select new."owner", "id", 1, "last_used", "protected" + ("stored" = 0) from "blob" where "id" = new."blob"
+    on conflict do update set "keys" = "keys" + 1;
 end;
 
 -- What nobody has any more loses what it has outside, too.

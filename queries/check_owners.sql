@@ -11,7 +11,7 @@ from "owned" left join "blob" on "id" = "blob"
 where "id" is null or "state" = 0
 or "keys" != (select count(*) from "key" where "key"."blob" = "owned"."blob" and "key"."owner" = "owned"."owner")
 or "keys" + "direct" = 0
-or "owned"."last_used" != "blob"."last_used" or "owned"."protected" != "blob"."protected"
+or "owned"."last_used" != "blob"."last_used" or "owned"."protected" != "blob"."protected" + ("stored" = 0)
 or not exists (select 1 from "owner" where "id" = "owned"."owner")
 union all
 select 'owner', null, 'a key of owner ' || "owner" || ' is not noted'

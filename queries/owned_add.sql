@@ -1,3 +1,3 @@
 insert into "owned" ("owner", "blob", "direct", "last_used", "protected")
-select :owner, "id", 1, "last_used", "protected" from "blob" where "id" = :blob
+select :owner, "id", 1, "last_used", "protected" + ("stored" = 0) from "blob" where "id" = :blob
 on conflict do update set "direct" = 1;

@@ -186,8 +186,9 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, the
 	if err != nil {
 		return nil, err
 	}
-	err = s.replace(ctx, hash, int64(len(data)), func(conn *sqlite.Conn) error {
-		blob := blobRow{id: s.newID(), hash: hash, Status: Status{State: Complete, Size: int64(len(data))}}
+	prepared := false
+	store := func(conn *sqlite.Conn) error {
+		blob := blobRow{id: s.newID(), hash: hash, Status: Status{State: Complete, Size: int64(len(data)), Stored: int64(len(data)), SizeProven: true}}
 		old, err := s.insertBlob(conn, blob, then == nil)
 		if err != nil {
 			return err
@@ -198,16 +199,28 @@ func (s *Store) addSmall(ctx context.Context, data []byte, opts *AddOptions, the
 		if err := insertSegment(conn, blob.id, 0, data, tiles); err != nil {
 			return err
 		}
+		if !prepared {
+			if err := s.indexAdded(conn, blob); err != nil {
+				return err
+			}
+		}
 		if err := s.finishAdd(conn, blob, tag, opts, then); err != nil {
 			return err
 		}
 		return s.survived(conn, blob.id)
-	})
+	}
+	err = s.replace(ctx, hash, int64(len(data)), store)
+	if errors.Is(err, errUnindexed) {
+		prepared = true
+		err = s.prepareSequence(ctx, hash, bytes.NewReader(data), func() error {
+			return s.replace(ctx, hash, int64(len(data)), store)
+		})
+	}
 	if err != nil {
 		tag.Release()
 		return nil, err
 	}
-	s.indexAdded(tag)
+	s.added(ctx, tag)
 	opts.outboarding(int64(len(data)), true)
 	return tag, nil
 }
@@ -218,13 +231,28 @@ func (s *Store) finishAdd(conn *sqlite.Conn, blob blobRow, tag *TempTag, opts *A
 	if err := then.run(conn, blob); err != nil {
 		return err
 	}
+	if tag.content.Format == HashSeq {
+		seq, err := holdSequence(conn, blob.hash)
+		if err == nil {
+			seq, err = s.indexPromptly(conn, seq, blob.hash)
+		}
+		if err == nil && !seq.indexed {
+			err = errUnindexed
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return s.tagAdded(conn, tag, opts)
 }
 
-// indexAdded indexes what has been tagged and was too large for the transaction.
-func (s *Store) indexAdded(tag *TempTag) {
-	if tag.unread {
-		s.indexLater(tag.content.Hash)
+// added does what follows from the commit of an add.
+func (s *Store) added(ctx context.Context, tag *TempTag) {
+	if tag.content.Format == HashSeq {
+		s.guard.noted(subject{hash: tag.content.Hash, children: true})
+	}
+	if len(tag.rest) > 0 {
+		s.discard(ctx, tag.rest...)
 	}
 }
 
@@ -255,12 +283,13 @@ func (s *Store) tagAdded(conn *sqlite.Conn, t *TempTag, opts *AddOptions) (err e
 		return nil
 	}
 	taken, err := s.take(conn, func(conn *sqlite.Conn) error {
-		if t.unread, err = s.putTag(conn, t.tag, t.content, nil); err == nil {
+		err := s.putTag(conn, t.tag, t.content, nil)
+		if err == nil {
 			_, err = s.shed(conn)
 		}
 		return err
 	})
-	s.keeper.discardLater(taken.rest)
+	t.rest = taken.rest
 	return err
 }
 
@@ -392,13 +421,15 @@ func tileID(blob int64, t bao.Tile) int64 {
 // that stays where it is, it writes the tiles only.
 type largeAdd struct {
 	steps
-	then    link
-	file    *outsideFile // nil if the bytes are in the database
-	staged  bool         // whether there is a hidden blob, by the first step
-	builder bao.Builder
-	tiles   []tile // complete, not yet handed to the writer
-	size    int64
-	id      int64 // set by the first step, or by publish; read when that is settled
+	then   link
+	file   *outsideFile // nil if the bytes are in the database
+	staged bool         // whether there is a hidden blob, by the first step
+	// prepared tells that the content's children are indexed, if it is a sequence.
+	prepared bool
+	builder  bao.Builder
+	tiles    []tile // complete, not yet handed to the writer
+	size     int64
+	id       int64 // set by the first step, or by publish; read when that is settled
 }
 
 // addLarge stores the full first segment and the rest of r.
@@ -505,6 +536,13 @@ func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 		return nil, err
 	}
 	rest, err := a.commit(tag, opts)
+	if errors.Is(err, errUnindexed) {
+		a.prepared = true
+		err = a.s.prepareSequence(a.ctx, hash, a.content(), func() error {
+			rest, err = a.commit(tag, opts)
+			return err
+		})
+	}
 	if err != nil {
 		tag.Release()
 		return nil, err
@@ -512,7 +550,7 @@ func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 	if rest != 0 {
 		a.s.discard(a.ctx, rest)
 	}
-	a.s.indexAdded(tag)
+	a.s.added(a.ctx, tag)
 	opts.outboarding(a.size, true)
 	return tag, nil
 }
@@ -566,7 +604,12 @@ func (a *largeAdd) store(conn *sqlite.Conn, tag *TempTag, opts *AddOptions) (res
 			return 0, err
 		}
 	}
-	blob := blobRow{id: a.id, hash: hash, Status: Status{State: Complete, Size: a.size}}
+	blob := blobRow{id: a.id, hash: hash, Status: Status{State: Complete, Size: a.size, Stored: a.size, SizeProven: true}}
+	if !a.prepared {
+		if err := a.s.indexAdded(conn, blob); err != nil {
+			return 0, err
+		}
+	}
 	if err := a.s.finishAdd(conn, blob, tag, opts, a.then); err != nil {
 		return 0, err
 	}
@@ -612,6 +655,34 @@ func (a *largeAdd) makeVisible(conn *sqlite.Conn, hash Hash) error {
 		}
 	}
 	return insertTiles(conn, a.id, a.tiles)
+}
+
+// content returns what has been staged, from where it is.
+func (a *largeAdd) content() io.Reader {
+	return io.NewSectionReader(stagedContent{a}, 0, a.size)
+}
+
+// A stagedContent reads what an add has staged. It is as it was hashed, or has been
+// damaged since.
+type stagedContent struct{ a *largeAdd }
+
+// ReadAt implements [io.ReaderAt] for ranges that lie in the content.
+func (c stagedContent) ReadAt(p []byte, off int64) (int, error) {
+	a := c.a
+	if a.file != nil {
+		f, _, err := a.s.openOutside(a.file.path)
+		if err != nil {
+			return 0, err
+		}
+		defer a.s.files.release(f)
+		return f.ReadAt(p, off)
+	}
+	staged := pieceRow{blobRow: blobRow{id: a.id, Status: Status{State: Partial, Size: a.size}}}
+	err := a.s.pool.read(a.ctx, func(conn *sqlite.Conn) error { return readWritten(conn, staged, p, off) })
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // abandon removes what has been written of a blob that will not be.

@@ -385,8 +385,6 @@ func (b *batch) settle() bool {
 	switch {
 	case ok && err == nil:
 		return true
-	case err != nil && !b.alone && len(b.done) > 1:
-		b.alone, err = true, nil // it is one's, and not to hurt the others
 	case err == nil && b.w.keeper.reruns > maxReruns+1:
 		if b.alone {
 			err = errCrowded // what it takes away, it has made itself

@@ -2,7 +2,6 @@ package cairn
 
 import (
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +39,7 @@ type keeper struct {
 	orphans map[int64]bool
 	swept   map[int64]struct{} // blobs that go because nothing protects them
 	pins    pinTable
-	// sequences has whose children are protected.
+	// sequences are those whose children are protected.
 	sequences sequenceTable
 	pinNext   []held          // to be pinned by the next transaction
 	flushed   map[int64]int64 // uses that the transaction has written
@@ -57,7 +56,7 @@ func newKeeper(s *Store) *keeper {
 		observers: &s.observers,
 		leftovers: &s.leftovers,
 		pins:      newPinTable(&s.guard),
-		sequences: sequenceTable{s: s, shedding: true},
+		sequences: sequenceTable{shedding: true},
 	}
 }
 
@@ -120,16 +119,6 @@ func (k *keeper) sweeps(blob int64) {
 		k.swept = make(map[int64]struct{})
 	}
 	k.swept[blob] = struct{}{}
-}
-
-// discardLater has the rows of hidden blobs removed after the transaction.
-func (k *keeper) discardLater(ids []int64) {
-	if len(ids) > 0 && k.orphans == nil {
-		k.orphans = make(map[int64]bool)
-	}
-	for _, id := range ids {
-		k.orphans[id] = true
-	}
 }
 
 // removeReleased has what is held no more protected no more.
@@ -218,9 +207,8 @@ func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
 	if err != nil || len(gone) == 0 {
 		return true, err
 	}
-	known, err := k.knowsChildren(gone)
-	if err != nil || !known || !k.mayGo(gone) {
-		return false, err
+	if !k.mayGo(gone) {
+		return false, nil
 	}
 	for _, g := range gone {
 		if _, swept := k.swept[g.blob]; swept && g.reason == Deleted {
@@ -231,16 +219,6 @@ func (k *keeper) settle(conn *sqlite.Conn) (ok bool, err error) {
 		}
 	}
 	return true, exec(prep(conn, "gone_clear"))
-}
-
-// knowsChildren reports whether the triggers knew of all children that are
-// protected when they took away what is gone. If not, the sequences are read by
-// the next run.
-func (k *keeper) knowsChildren(gone []*removal) (bool, error) {
-	if !slices.ContainsFunc(gone, func(r *removal) bool { return r.whole && r.hash != (Hash{}) }) {
-		return true, nil
-	}
-	return k.sequences.close(k.mark)
 }
 
 // mayGo reports whether nobody holds anything of what is gone. What is held is
@@ -271,11 +249,7 @@ func (k *keeper) blame(conn *sqlite.Conn, err error) error {
 		return err
 	}
 	gone, goneErr := readGone(conn, 0)
-	if goneErr != nil {
-		return err
-	}
-	known, unknown := k.knowsChildren(gone)
-	if unknown == nil && (!known || !k.mayGo(gone)) {
+	if goneErr == nil && !k.mayGo(gone) {
 		return errHeld
 	}
 	return err
@@ -345,7 +319,7 @@ func (k *keeper) committed() {
 // rolledBack tells that the transaction has come to nothing.
 func (k *keeper) rolledBack() {
 	k.pins.rolledBack()
-	k.sequences.rolledBack()
+	k.sequences.rolledBack(k.guard)
 	k.release()
 }
 

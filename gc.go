@@ -41,7 +41,8 @@ type GCOptions struct {
 	// where it has ended. Default (and if ≤ 0): as long as it takes.
 	Budget time.Duration
 	// Protect, if not nil, is called once, before anything is swept. What it
-	// hands to add is protected, as by a [TempTag], until the collection ends. An
+	// hands to add, which must not be called later or by several goroutines at once,
+	// is protected, as by a [TempTag], until the collection ends. An
 	// error of it ends the collection, and nothing is swept.
 	Protect func(ctx context.Context, add func(HashAndFormat)) error
 }
@@ -119,10 +120,7 @@ func (c *collector) run() error {
 		}
 	}()
 	c.now = time.Now().UnixNano()
-	if err := c.expire(); err != nil {
-		return err
-	}
-	if err := c.readSequences(); err != nil {
+	if err := c.settle(); err != nil {
 		return err
 	}
 	c.began = c.s.uses.now()
@@ -134,6 +132,12 @@ func (c *collector) run() error {
 		if err := c.protect(); err != nil {
 			return err
 		}
+	}
+	if err := c.readSequences(); err != nil {
+		return err
+	}
+	if err := c.expire(); err != nil {
+		return err
 	}
 	if c.DryRun {
 		return c.count()
@@ -175,50 +179,20 @@ func (c *collector) expire() (err error) {
 
 // protect asks the caller what else is to stay.
 func (c *collector) protect() error {
-	err := c.Protect(c.ctx, func(content HashAndFormat) { c.roots = append(c.roots, c.s.TempTag(content)) })
-	if err != nil {
+	add := func(content HashAndFormat) { c.roots = append(c.roots, c.s.TempTag(content)) }
+	if err := c.Protect(c.ctx, add); err != nil {
 		return fmt.Errorf("protect: %w", err)
 	}
-	return c.readUnread()
+	return nil
 }
 
-// readUnread reads the sequences that have come to protect others since
-// readSequences.
-func (c *collector) readUnread() error {
-	if err := c.noteHeld(); err != nil {
-		return err
-	}
-	for seq := (markedSequence{}); ; {
-		err := c.s.pool.read(c.ctx, func(conn *sqlite.Conn) (err error) {
-			stmt := prep(conn, "sequence_next")
-			defer stmt.Reset()
-			stmt.SetInt64(":after", seq.id)
-			seq = markedSequence{}
-			found, err := stmt.Step()
-			if found {
-				seq.id = stmt.GetInt64("id")
-				stmt.GetBytes("hash", seq.hash[:])
-			}
-			return err
-		})
-		if err != nil || seq.id == 0 {
-			return err
-		}
-		if err := c.readLater(seq); err != nil {
-			return err
-		}
-	}
-}
-
-// noteHeld has the database know of what is held, and forget what is not any more,
-// or what another program has taken the tags from. Its commit has the snapshots
-// that follow show what that program has done.
-func (c *collector) noteHeld() error {
+// settle has the database forget what is not held any more, or what another program
+// has taken the tags from. Its commit has the snapshots that follow show what that
+// program has done.
+func (c *collector) settle() error {
 	for all := false; !all; {
 		err := c.s.remove(c.ctx, func(conn *sqlite.Conn) (err error) {
-			if err = c.s.keeper.sequences.note(conn); err == nil {
-				all, err = c.s.shed(conn)
-			}
+			all, err = c.s.shed(conn)
 			return err
 		})
 		if err != nil {
@@ -230,20 +204,19 @@ func (c *collector) noteHeld() error {
 
 // A markedSequence is a sequence that protects its children.
 type markedSequence struct {
-	id      int64
-	hash    Hash
-	indexed bool
+	id   int64
+	hash Hash
+	lost bool // some of it was damaged before its children were known
 }
 
 // readSequences makes sure that all sequences that protect others can be read, and
 // that their children are known.
 func (c *collector) readSequences() error {
-	if err := c.noteHeld(); err != nil {
+	if err := c.indexUnindexed(); err != nil {
 		return err
 	}
-	for after := int64(0); ; {
+	for after, n := int64(0), listPage; n == listPage; {
 		var later []markedSequence
-		n := 0
 		err := c.s.pool.read(c.ctx, func(conn *sqlite.Conn) error {
 			page, err := listSequences(conn, after)
 			if n = len(page); n > 0 {
@@ -268,10 +241,8 @@ func (c *collector) readSequences() error {
 				return err
 			}
 		}
-		if n < listPage {
-			return nil
-		}
 	}
+	return nil
 }
 
 func listSequences(conn *sqlite.Conn, after int64) (page []markedSequence, err error) {
@@ -284,32 +255,71 @@ func listSequences(conn *sqlite.Conn, after int64) (page []markedSequence, err e
 		if err != nil || !found {
 			return page, err
 		}
-		seq := markedSequence{id: stmt.GetInt64("id"), indexed: stmt.GetInt64("indexed") != 0}
+		seq := markedSequence{id: stmt.GetInt64("id"), lost: stmt.GetInt64("lost") != 0}
 		stmt.GetBytes("hash", seq.hash[:])
 		page = append(page, seq)
 	}
 }
 
-// readNow reads a sequence in the snapshot, unless it is large or has to be
-// indexed.
+// indexUnindexed indexes the sequences that another program has tagged, and those
+// that could not be when a temp tag began to hold them.
+func (c *collector) indexUnindexed() error {
+	for _, by := range c.s.guard.unnoted() {
+		if err := c.s.holdChildren(c.ctx, by.hash); err != nil {
+			return err
+		}
+	}
+	for seq := (markedSequence{}); ; {
+		err := c.s.pool.read(c.ctx, func(conn *sqlite.Conn) (err error) {
+			stmt := prep(conn, "sequence_next")
+			defer stmt.Reset()
+			stmt.SetInt64(":after", seq.id)
+			seq = markedSequence{}
+			found, err := stmt.Step()
+			if found {
+				seq.id = stmt.GetInt64("id")
+				stmt.GetBytes("hash", seq.hash[:])
+			}
+			return err
+		})
+		if err != nil || seq.id == 0 {
+			return err
+		}
+		by := subject{hash: seq.hash, children: true}
+		if err := c.s.guard.hold(c.ctx, by); err != nil {
+			return err
+		}
+		err = c.s.holdChildren(c.ctx, seq.hash)
+		c.s.guard.release(by)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// readNow reads a sequence in the snapshot, unless it is large or outside.
 func (c *collector) readNow(conn *sqlite.Conn, seq markedSequence) (read bool, err error) {
 	blob, err := findBlob(conn, seq.hash)
 	if err != nil || blob.State == Absent {
-		return seq.indexed, err
+		return true, err
 	}
-	if !seq.indexed || blob.Size > promptSequence {
+	if blob.Size > promptSequence || blob.External > 0 {
 		return false, nil
 	}
 	present, err := presentChunks(conn, blob, bao.All())
 	if err == nil {
-		err = c.readable(connBlob{c.s, conn, blob}, blob, present)
+		err = c.readable(seq, connBlob{c.s, conn, blob}, blob, present)
 	}
 	return true, err
 }
 
-// readable returns an error if what is there of a sequence cannot be read.
-func (c *collector) readable(r io.ReaderAt, blob blobRow, present bao.Ranges) error {
+// readable returns an error if what is there of a sequence cannot be read, or if
+// what is not has been lost before anybody knew what it was.
+func (c *collector) readable(seq markedSequence, r io.ReaderAt, blob blobRow, present bao.Ranges) error {
 	err := blob.checkHashSeq()
+	if err == nil && seq.lost && blob.State != Complete {
+		err = fmt.Errorf("%w: it was damaged before its children were known", ErrCorrupt)
+	}
 	if err == nil {
 		err = eachChild(r, blob, present, func(Hash) error { return nil })
 	}
@@ -319,13 +329,8 @@ func (c *collector) readable(r io.ReaderAt, blob blobRow, present bao.Ranges) er
 	return nil
 }
 
-// readLater reads a sequence in parts.
+// readLater reads a sequence by itself.
 func (c *collector) readLater(seq markedSequence) error {
-	if !seq.indexed {
-		if err := c.s.index(c.ctx, seq.id, seq.hash); err != nil {
-			return err
-		}
-	}
 	b, err := c.s.openBlob(c.ctx, seq.hash, "sequence "+seq.hash.String())
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -338,7 +343,7 @@ func (c *collector) readLater(seq markedSequence) error {
 	if err != nil {
 		return err
 	}
-	return c.readable(b, blob, present)
+	return c.readable(seq, b, blob, present)
 }
 
 // A found blob is one that nothing protects.

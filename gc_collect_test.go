@@ -108,12 +108,9 @@ func (c *gcCallback) apply() {
 // collectWith runs a collection to its end, and compares what it says.
 func (m *gcModel) collectWith(opts *cairn.GCOptions, calls *gcCallback) {
 	expired := int64(0)
-	for name, tag := range m.tags {
+	for _, tag := range m.tags {
 		if tag.expired() {
 			expired++
-			if !opts.DryRun {
-				delete(m.tags, name)
-			}
 		}
 	}
 	m.note("GC %+v, callback %v, %d expired", *opts, calls != nil, expired)
@@ -137,6 +134,9 @@ func (m *gcModel) collectWith(opts *cairn.GCOptions, calls *gcCallback) {
 	if err != nil {
 		m.t.Errorf("GC: %v", err)
 		return
+	}
+	if !opts.DryRun {
+		maps.DeleteFunc(m.tags, func(_ string, tag gcTag) bool { return tag.expired() })
 	}
 	m.compareReport(report, opts, expired, m.garbage(keep...))
 }

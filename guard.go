@@ -3,7 +3,6 @@ package cairn
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
@@ -35,15 +34,11 @@ type guard struct {
 	mu       sync.Mutex
 	entries  map[subject]*guarded
 	released []subject // that were pinned, and are held no more
-	// unread are the sequences whose children are held, and which the writer has
-	// not been told of.
-	unread map[subject]struct{}
 	// recent is not nil while a collection asks others what to protect: what has
 	// been held since it began. Children are held until its end.
 	recent map[subject]struct{}
-	// frozen is not nil while nobody can hold anything anew, gate while nobody
-	// can hold children anew; closed then.
-	frozen, gate chan struct{}
+	// frozen is not nil while nobody can hold anything anew; closed then.
+	frozen chan struct{}
 }
 
 // guarded is the state of one subject; it exists while there is any.
@@ -92,18 +87,9 @@ func (g *guard) tryHold(by subject) (wait chan struct{}) {
 	if g.frozen != nil {
 		return g.frozen
 	}
-	if by.children && g.gate != nil {
-		return g.gate
-	}
 	e := g.entry(by)
 	if e.dropping == nil {
 		e.holds++
-	}
-	if by.children && !e.pinned {
-		if g.unread == nil {
-			g.unread = make(map[subject]struct{})
-		}
-		g.unread[by] = struct{}{}
 	}
 	return e.dropping
 }
@@ -122,9 +108,6 @@ func (g *guard) release(by subject) {
 	if e.holds == 0 && e.pinned {
 		e.pinned = false
 		g.released = append(g.released, by)
-	}
-	if e.holds == 0 {
-		delete(g.unread, by)
 	}
 	if e.holds == 0 && e.dropping == nil {
 		delete(g.entries, by)
@@ -180,37 +163,7 @@ func (g *guard) freeze(wake chan struct{}) {
 func (g *guard) thaw() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.frozen, g.gate = nil, nil
-}
-
-// closeGate lets nobody hold children anew until wake is closed, or thaw is
-// called, unless there are some that the writer has not been told of: then it
-// returns false.
-func (g *guard) closeGate(wake chan struct{}) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.unread) > 0 {
-		return false
-	}
-	g.gate = wake
-	return true
-}
-
-// unreadSequences returns whose children are held without the writer's knowing.
-func (g *guard) unreadSequences() []subject {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return slices.Collect(maps.Keys(g.unread))
-}
-
-// unmark takes back markPinned.
-func (g *guard) unmark(by subject) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if e := g.entries[by]; e != nil && e.holds > 0 && e.pinned {
-		e.pinned = false
-		g.unread[by] = struct{}{}
-	}
+	g.frozen = nil
 }
 
 // noteReleases begins to note what is released.
@@ -259,9 +212,33 @@ func (g *guard) markPinned(by subject) bool {
 		return false
 	}
 	e.pinned = true
-	delete(g.unread, by)
 	g.released = slices.DeleteFunc(g.released, func(s subject) bool { return s == by })
 	return true
+}
+
+// noted tells that the database knows of a subject that was held. If it is not any
+// more, that has to be taken back.
+func (g *guard) noted(by subject) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if e := g.entries[by]; e != nil && e.holds > 0 {
+		e.pinned = true
+	} else {
+		g.released = append(g.released, by)
+	}
+}
+
+// unnoted returns the sequences whose children are held, and of which the database
+// does not know that: those that could not be read.
+func (g *guard) unnoted() (list []subject) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for by, e := range g.entries {
+		if by.children && e.holds > 0 && !e.pinned {
+			list = append(list, by)
+		}
+	}
+	return list
 }
 
 // takeReleased returns what was pinned and is held no more, once.
@@ -271,7 +248,6 @@ func (g *guard) takeReleased() (list []subject) {
 	for _, by := range g.released {
 		if e := g.entries[by]; e != nil && e.holds > 0 {
 			e.pinned = true // it is held again
-			delete(g.unread, by)
 		} else {
 			list = append(list, by)
 		}
@@ -285,7 +261,6 @@ func (g *guard) putReleased(by subject) {
 	defer g.mu.Unlock()
 	if e := g.entries[by]; e != nil && e.holds > 0 {
 		e.pinned = true // it is held again
-		delete(g.unread, by)
 		return
 	}
 	g.released = append(g.released, by)

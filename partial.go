@@ -186,6 +186,9 @@ func (v *verified) store(conn *sqlite.Conn, s *Store) error {
 		if err := v.storePairs(conn, blob.id); err != nil {
 			return err
 		}
+		if err := indexContent(conn, v.hash, v.data); err != nil {
+			return err
+		}
 	}
 	if stored == 0 && blob.SizeProven == known {
 		return nil // nothing new

@@ -366,7 +366,10 @@ func (c *completion) store(conn *sqlite.Conn) error {
 			return err
 		}
 	}
-	return insertTiles(conn, now.id, c.tiles)
+	if err := insertTiles(conn, now.id, c.tiles); err != nil {
+		return err
+	}
+	return c.s.indexArrived(conn, blobRow{id: now.id, hash: c.hash, Status: Status{State: Complete, Size: c.piece.Size, SizeProven: true}})
 }
 
 // write writes what is fresh to the piece, which must be as it was when it was

@@ -89,7 +89,8 @@ CREATE TABLE "sequence" (
   "hash" blob unique not null check (length("hash") = 32),
   "tags" integer not null default 0 check ("tags" >= 0),
   "held" integer not null default 0 check ("held" in (0, 1)),
-  "indexed" integer not null default 0 check ("indexed" in (0, 1))
+  "indexed" integer not null default 0 check ("indexed" in (0, 1)),
+  "lost" integer not null default 0 check ("lost" in (0, 1))
 ) strict;
 
 CREATE TABLE "setting" (
@@ -135,7 +136,7 @@ CREATE INDEX "path_inode" on "path" ("inode");
 
 CREATE INDEX "path_path" on "path" ("path");
 
-CREATE INDEX "sequence_unread" on "sequence" ("id") where "indexed" = 0;
+CREATE INDEX "sequence_unindexed" on "sequence" ("id") where "indexed" = 0;
 
 CREATE INDEX "sequence_unwanted" on "sequence" ("id") where "tags" = 0 and "held" = 0;
 
@@ -283,17 +284,6 @@ CREATE TRIGGER "blob_renamed" after update of "hash" on "blob" when new."hash" i
       + (select count(*) from "tag" where "hash" = new."hash")
       + (select count(*) from "child" where "prefix" = substr(new."hash", 1, 8))
     where "id" = new."id";
-end;
-
-CREATE TRIGGER "blob_sequence" after insert on "blob"
-when exists (select 1 from "sequence" where "hash" = new."hash") begin
-  update "sequence" set "indexed" = 0 where "hash" = new."hash";
-end;
-
-CREATE TRIGGER "blob_sequence_grown" after update of "hash", "stored", "external" on "blob"
-when (new."hash" is not old."hash" or new."stored" + new."external" > old."stored" + old."external")
-and exists (select 1 from "sequence" where "hash" = new."hash") begin
-  update "sequence" set "indexed" = 0 where "hash" = new."hash";
 end;
 
 CREATE TRIGGER "blob_update" after update of "state", "hash", "size", "stored", "external" on "blob" begin

@@ -14,14 +14,14 @@ import (
 
 // A hash sequence that is tagged, or held by a temp tag, protects its children.
 // So that the triggers can see to it, whatever comes first, the children that a
-// sequence names are in the table child; the triggers tell when more of it has
-// come, and it is unread until that is there too. Small ones are read when they
-// are tagged, others soon after that or by a garbage collection. A transaction
-// that takes anything away while there are unread ones is rolled back, and run
-// again after they have been read.
+// sequence names are in the table child: those of what is there before anybody is
+// told that they are protected, those of what arrives in the transaction in which
+// it does. A long sequence is indexed before that, in parts, under a hold that
+// keeps it from being removed meanwhile.
 
 const (
-	// promptChildren of a sequence are indexed in the transaction that tags it.
+	// promptChildren of a sequence that is there are indexed in the transaction
+	// that tags or holds it, more of them before it.
 	promptChildren = 4096
 	// shedChildren are removed in one transaction at most.
 	shedChildren = 4096
@@ -34,65 +34,27 @@ const (
 // A sequenceTable is the writer's view of the table sequence. The writer's
 // goroutine owns it.
 type sequenceTable struct {
-	s *Store
-	// read has the next transaction begin with reading what is unread.
-	read bool
-	// unread tells whether there is any in the open transaction, and unreadable
-	// why it could not be read.
-	unread     bool
-	unreadable error
-	// shedding tells that there may be children that nobody protects; shed that
-	// the open transaction has found no more of them, shedAll that it must remove
-	// them all.
-	shedding, shed, shedAll bool
-	// noted are the sequences whose being held the open transaction has noted,
-	// dropped those of which the opposite.
-	noted, dropped []subject
+	// shedding tells that there may be sequences that protect nobody any more; left
+	// the same, of the open transaction. all has that remove them all.
+	shedding, left, all bool
+	// dropped are the sequences of which the open transaction has noted that they
+	// are not held any more.
+	dropped []subject
 }
 
 // begin prepares a transaction, and reports whether that may have let something
 // go.
 func (t *sequenceTable) begin(conn *sqlite.Conn) (changed bool, err error) {
-	t.unreadable = nil
-	if t.read {
-		if err := t.note(conn); err != nil {
-			return false, err
-		}
-		if err := t.readAll(conn); err != nil {
-			if !isDamage(err) {
-				return false, err
-			}
-			t.unreadable = err
-		}
+	if t.left = t.shedding; !t.left {
+		return false, nil
 	}
-	if changed = t.shedding; changed {
-		limit := shedChildren
-		if t.shedAll {
-			limit = -1
-		}
-		if t.shed, err = shed(conn, limit); err != nil {
-			return false, err
-		}
+	limit := shedChildren
+	if t.all {
+		limit = -1
 	}
-	unread, err := stepInt(prep(conn, "sequence_unread"))
-	t.unread = unread != 0
-	return changed, err
-}
-
-// note notes which sequences are held, as far as that was not known.
-func (t *sequenceTable) note(conn *sqlite.Conn) error {
-	for _, by := range t.s.guard.unreadSequences() {
-		if !t.s.guard.markPinned(by) {
-			continue
-		}
-		t.noted = append(t.noted, by)
-		stmt := prep(conn, "sequence_hold")
-		stmt.SetBytes(":hash", by.hash[:])
-		if err := exec(stmt); err != nil {
-			return err
-		}
-	}
-	return nil
+	all, err := shed(conn, limit)
+	t.left = !all
+	return true, err
 }
 
 // unhold notes that a sequence is not held any more.
@@ -104,44 +66,23 @@ func (t *sequenceTable) unhold(conn *sqlite.Conn, by subject) error {
 	return exec(stmt)
 }
 
-// close reports whether all children that were protected when the transaction
-// began were known to the triggers. If so, nobody can hold a sequence anew until
-// the transaction has ended; if not, it must be run again.
-func (t *sequenceTable) close(mark chan struct{}) (bool, error) {
-	if t.unreadable != nil {
-		return false, fmt.Errorf("nothing can be taken away, because the children of a protected sequence are not known: %w", t.unreadable)
-	}
-	if !t.unread && t.s.guard.closeGate(mark) {
-		return true, nil
-	}
-	t.read = true
-	return false, nil
-}
-
 // stale reports whether children may be protected that nobody wants, and has the
 // next transaction see to it.
 func (t *sequenceTable) stale() bool {
-	t.shedAll = true
+	t.all = true
 	return t.shedding
 }
 
 func (t *sequenceTable) committed() {
-	if t.shed && len(t.dropped) == 0 {
-		t.shedding = false
-	}
-	t.read, t.shed, t.shedAll = false, false, false
-	t.noted, t.dropped = nil, nil
+	t.shedding, t.all, t.dropped = t.left, false, nil
 }
 
-func (t *sequenceTable) rolledBack() {
-	for _, by := range t.noted {
-		t.s.guard.unmark(by)
-	}
+func (t *sequenceTable) rolledBack(g *guard) {
 	for _, by := range t.dropped {
-		t.s.guard.putReleased(by)
+		g.putReleased(by)
 	}
-	t.shed = false
-	t.noted, t.dropped = nil, nil
+	t.shedding = t.shedding || t.left
+	t.dropped = nil
 }
 
 // shed removes children of sequences that protect nobody, at most limit (-1: all),
@@ -159,63 +100,166 @@ func shed(conn *sqlite.Conn, limit int) (all bool, err error) {
 	return all, exec(prep(conn, "sequence_remove"))
 }
 
-// readAll indexes what is unread, in the transaction. One that cannot be read does
-// not keep the others from it.
-func (t *sequenceTable) readAll(conn *sqlite.Conn) error {
-	var damage error
-	for after := int64(0); ; {
-		stmt := prep(conn, "sequence_next")
-		stmt.SetInt64(":after", after)
-		found, err := stmt.Step()
-		if err != nil || !found {
-			return errors.Join(err, damage)
-		}
-		var hash Hash
-		after = stmt.GetInt64("id")
-		stmt.GetBytes("hash", hash[:])
-		if err := stmt.Reset(); err != nil {
-			return err
-		}
-		err = t.s.indexNow(conn, after, hash)
-		if err != nil && !isDamage(err) {
-			return err
-		}
-		damage = errors.Join(damage, err)
-	}
+// errUnindexed means that a sequence has to be indexed before it can be tagged or
+// published.
+var errUnindexed = errors.New("sequence is not indexed")
+
+// A foundSequence is a sequence that protects its children.
+type foundSequence struct {
+	id      int64 // 0 if there is none
+	indexed bool
 }
 
-// indexNow indexes the children of a sequence, in the transaction.
-func (s *Store) indexNow(conn *sqlite.Conn, id int64, hash Hash) error {
-	blob, err := findBlob(conn, hash)
-	if err != nil {
+// findSequence looks for a sequence, which is one if it is tagged or held.
+func findSequence(conn *sqlite.Conn, hash Hash) (seq foundSequence, err error) {
+	stmt := prep(conn, "sequence_find")
+	stmt.SetBytes(":hash", hash[:])
+	defer stmt.Reset()
+	found, err := stmt.Step()
+	if found {
+		seq = foundSequence{stmt.GetInt64("id"), stmt.GetInt64("indexed") != 0}
+	}
+	return seq, err
+}
+
+// holdSequence notes that a sequence is held, in the transaction, and returns it.
+func holdSequence(conn *sqlite.Conn, hash Hash) (foundSequence, error) {
+	stmt := prep(conn, "sequence_hold")
+	stmt.SetBytes(":hash", hash[:])
+	if err := exec(stmt); err != nil {
+		return foundSequence{}, err
+	}
+	return findSequence(conn, hash)
+}
+
+// holdChildren has the database know that the children of a sequence are held, and
+// which they are. They must be held in memory.
+func (s *Store) holdChildren(ctx context.Context, hash Hash) error {
+	seq, err := s.noteHeld(ctx, hash, s.indexPromptly)
+	if err != nil || seq.indexed {
 		return err
 	}
+	return s.index(ctx, seq.id, hash, func(f func(Hash) error) error {
+		blob, present, err := s.presence(ctx, hash)
+		if err != nil || blob.State == Absent {
+			return err
+		}
+		return s.children(ctx, blob, present, f)
+	})
+}
+
+// noteHeld has the database know that the children of a sequence are held. In the
+// same transaction prompt may index them, if that is soon done.
+func (s *Store) noteHeld(ctx context.Context, hash Hash, prompt func(*sqlite.Conn, foundSequence, Hash) (foundSequence, error)) (seq foundSequence, err error) {
+	err = s.writeLazyThen(ctx, func(conn *sqlite.Conn) (err error) {
+		if seq, err = holdSequence(conn, hash); err == nil {
+			seq, err = prompt(conn, seq, hash)
+		}
+		return err
+	}, func() { s.guard.noted(subject{hash: hash, children: true}) })
+	return seq, err
+}
+
+// indexPromptly indexes a sequence in the transaction, if it is not and that is soon
+// done.
+func (s *Store) indexPromptly(conn *sqlite.Conn, seq foundSequence, hash Hash) (foundSequence, error) {
+	if seq.indexed {
+		return seq, nil
+	}
+	blob, err := findBlob(conn, hash)
+	if err != nil || blob.Stored+blob.External > promptChildren*int64(len(hash)) {
+		return seq, err
+	}
+	seq.indexed = true
+	return seq, s.indexNow(conn, seq.id, blob)
+}
+
+// indexNow indexes the children of all that is there of a sequence, in the
+// transaction.
+func (s *Store) indexNow(conn *sqlite.Conn, id int64, blob blobRow) error {
 	present, err := presentChunks(conn, blob, bao.All())
 	if err != nil {
 		return err
 	}
-	run := make([]uint64, 0, min(indexRun, blob.Size/int64(len(hash))))
-	insert := func() error {
-		slices.Sort(run)
-		err := insertChildren(conn, id, run)
-		run = run[:0]
-		return err
-	}
+	var run []uint64
 	err = eachChild(connBlob{s, conn, blob}, blob, present, func(child Hash) error {
-		if run = append(run, prefixOf(child)); len(run) == cap(run) {
-			return insert()
-		}
+		run = append(run, prefixOf(child))
 		return nil
 	})
-	if err == nil {
-		err = insert()
-	}
 	if err != nil {
-		return fmt.Errorf("sequence %v: %w", hash, err)
+		return fmt.Errorf("sequence %v: %w", blob.hash, err)
 	}
+	if err := insertChildren(conn, id, run); err != nil {
+		return err
+	}
+	return markIndexed(conn, id)
+}
+
+func markIndexed(conn *sqlite.Conn, id int64) error {
 	stmt := prep(conn, "sequence_indexed")
 	stmt.SetInt64(":id", id)
 	return exec(stmt)
+}
+
+// indexContent adds the children that some whole groups of a sequence have, in the
+// transaction in which they arrive, if it protects its children.
+func indexContent(conn *sqlite.Conn, hash Hash, data []byte) error {
+	seq, err := findSequence(conn, hash)
+	if err != nil || seq.id == 0 {
+		return err
+	}
+	return insertChildren(conn, seq.id, prefixesOf(data))
+}
+
+// indexArrived adds the children of a blob that has become complete by the
+// transaction, if it is a sequence that protects them.
+func (s *Store) indexArrived(conn *sqlite.Conn, blob blobRow) error {
+	seq, err := findSequence(conn, blob.hash)
+	if err != nil || seq.id == 0 {
+		return err
+	}
+	return s.indexNow(conn, seq.id, blob)
+}
+
+// indexAdded is indexArrived for content that can still be prepared: if it has many
+// children, it is errUnindexed; see prepareSequence.
+func (s *Store) indexAdded(conn *sqlite.Conn, blob blobRow) error {
+	if blob.Size <= promptChildren*int64(len(blob.hash)) {
+		return s.indexArrived(conn, blob)
+	}
+	seq, err := findSequence(conn, blob.hash)
+	if err == nil && seq.id != 0 {
+		err = errUnindexed
+	}
+	return err
+}
+
+// prepareSequence indexes the children of content that is about to become a blob,
+// and has it become one by publish while they are held.
+func (s *Store) prepareSequence(ctx context.Context, hash Hash, content io.Reader, publish func() error) error {
+	by := subject{hash: hash, children: true}
+	if err := s.guard.hold(ctx, by); err != nil {
+		return err
+	}
+	defer s.guard.release(by)
+	seq, err := s.noteHeld(ctx, hash, func(_ *sqlite.Conn, seq foundSequence, _ Hash) (foundSequence, error) { return seq, nil })
+	if err == nil {
+		err = s.index(ctx, seq.id, hash, func(f func(Hash) error) error { return eachHash(content, f) })
+	}
+	if err != nil {
+		return err
+	}
+	return publish()
+}
+
+// prefixesOf returns the prefixes of the hashes in a part of a sequence. A rest
+// that is none is left out.
+func prefixesOf(data []byte) []uint64 {
+	list := make([]uint64, 0, len(data)/len(Hash{}))
+	for ; len(data) >= len(Hash{}); data = data[len(Hash{}):] {
+		list = append(list, prefixOf(Hash(data)))
+	}
+	return list
 }
 
 // prefixOf returns what the table child has of a hash, as a number that sorts
@@ -223,8 +267,9 @@ func (s *Store) indexNow(conn *sqlite.Conn, id int64, hash Hash) error {
 func prefixOf(hash Hash) uint64 { return binary.BigEndian.Uint64(hash[:]) }
 
 // insertChildren adds children to a sequence. Those that it has already may be
-// among them.
+// among them. It sorts them.
 func insertChildren(conn *sqlite.Conn, id int64, prefixes []uint64) error {
+	slices.Sort(prefixes)
 	stmt := prep(conn, "child_insert")
 	stmt.SetInt64(":sequence", id)
 	var prefix [8]byte
@@ -266,86 +311,22 @@ func eachChild(r io.ReaderAt, blob blobRow, present bao.Ranges, f func(Hash) err
 	return nil
 }
 
-// indexPromptly indexes a sequence that has just been tagged, in the transaction,
-// if that is soon done. later tells that it is not.
-func (s *Store) indexPromptly(conn *sqlite.Conn, hash Hash) (later bool, err error) {
-	blob, err := findBlob(conn, hash)
-	if err != nil || blob.State != Complete {
-		return false, err
-	}
-	if err := blob.checkHashSeq(); err != nil {
-		return false, err
-	}
-	stmt := prep(conn, "sequence_find")
-	stmt.SetBytes(":hash", hash[:])
-	id, err := stepInt(stmt)
-	if err != nil || id == 0 {
-		return false, err
-	}
-	if blob.Size > promptChildren*int64(len(hash)) {
-		return true, nil
-	}
-	return false, s.indexNow(conn, id, hash)
-}
-
-// indexLater indexes the sequence of a hash beside everything else, if it is unread.
-// A Close ends it; what is not done then, or fails, is left to who needs it.
-func (s *Store) indexLater(hash Hash) {
-	s.beside(func() {
-		var id int64
-		err := s.pool.read(s.background, func(conn *sqlite.Conn) (err error) {
-			stmt := prep(conn, "sequence_find")
-			stmt.SetBytes(":hash", hash[:])
-			id, err = stepInt(stmt)
-			return err
-		})
-		if err == nil && id != 0 {
-			s.index(s.background, id, hash)
-		}
-	})
-}
-
-// index indexes a sequence, a part in each transaction.
-func (s *Store) index(ctx context.Context, id int64, hash Hash) error {
-	for {
-		done, err := s.indexOnce(ctx, id, hash)
-		if done {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("sequence %v: %w", hash, err)
-		}
-	}
-}
-
-// indexOnce indexes what is there of a sequence. done tells that nothing has been
-// added to it meanwhile, or that nobody wants it any more.
-func (s *Store) indexOnce(ctx context.Context, id int64, hash Hash) (done bool, err error) {
-	blob, present, err := s.presence(ctx, hash)
-	if err != nil {
-		return false, err
-	}
+// index indexes a sequence whose children are held and noted to be, a part in each
+// transaction. What arrives meanwhile is indexed by who brings it. each calls what it
+// is given with the children that are there.
+func (s *Store) index(ctx context.Context, id int64, hash Hash, each func(f func(Hash) error) error) error {
 	x := indexing{s: s, ctx: ctx, id: id}
-	if blob.State != Absent {
-		err = s.children(ctx, blob, present, x.add)
-	}
+	err := each(x.add)
 	if err == nil {
 		err = x.flush()
 	}
-	if err != nil {
-		return errors.Is(err, errStopped), err
+	if err == nil {
+		err = s.writeLazy(ctx, func(conn *sqlite.Conn) error { return markIndexed(conn, id) })
 	}
-	err = s.writeLazy(ctx, func(conn *sqlite.Conn) error {
-		now, err := findBlob(conn, hash)
-		done = now.Stored+now.External <= blob.Stored+blob.External || now.State == Absent
-		if err != nil || !done {
-			return err
-		}
-		stmt := prep(conn, "sequence_indexed")
-		stmt.SetInt64(":id", id)
-		return exec(stmt)
-	})
-	return done, err
+	if err != nil {
+		return fmt.Errorf("sequence %v: %w", hash, err)
+	}
+	return nil
 }
 
 // An indexing collects children and hands them to the writer.
@@ -363,23 +344,10 @@ func (x *indexing) add(child Hash) error {
 	return x.flush()
 }
 
-// flush hands on what has been collected. It is errStopped if nobody wants the
-// sequence any more.
 func (x *indexing) flush() error {
 	slices.Sort(x.run)
 	for part := range slices.Chunk(x.run, indexChildren) {
-		err := x.s.writeLazy(x.ctx, func(conn *sqlite.Conn) error {
-			stmt := prep(conn, "sequence_wanted")
-			stmt.SetInt64(":id", x.id)
-			wanted, err := stepInt(stmt)
-			if err == nil && wanted == 0 {
-				err = errStopped
-			}
-			if err != nil {
-				return err
-			}
-			return insertChildren(conn, x.id, part)
-		})
+		err := x.s.writeLazy(x.ctx, func(conn *sqlite.Conn) error { return insertChildren(conn, x.id, part) })
 		if err != nil {
 			return err
 		}

@@ -404,10 +404,16 @@ func (s *Store) replace(ctx context.Context, hash Hash, cost int64, run func(con
 // writeLazy submits a change that need not be durable: it returns when the
 // change is committed.
 func (s *Store) writeLazy(ctx context.Context, run func(conn *sqlite.Conn) error) error {
+	return s.writeLazyThen(ctx, run, nil)
+}
+
+// writeLazyThen is writeLazy with what is to be called on the writer's goroutine
+// when the change is committed.
+func (s *Store) writeLazyThen(ctx context.Context, run func(conn *sqlite.Conn) error, after func()) error {
 	if s.writer == nil {
 		return ErrReadOnly
 	}
-	req := &request{ctx: ctx, run: run, cost: requestOverhead, lazy: true, done: make(chan struct{})}
+	req := &request{ctx: ctx, run: run, after: after, cost: requestOverhead, lazy: true, done: make(chan struct{})}
 	if err := s.writer.enqueue(req); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package cairn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -56,16 +57,9 @@ type TagListOptions struct {
 // errors: [ErrConflict] for [TagOptions.Expect], [ErrFull], [ErrReadOnly],
 // [ErrClosed].
 func (s *Store) SetTag(ctx context.Context, name string, content HashAndFormat, opts *TagOptions) error {
-	later := false
-	err := s.changeTags(ctx, func(conn *sqlite.Conn) (err error) {
-		later, err = s.putTag(conn, name, content, opts)
-		return err
-	})
+	err := s.setTag(ctx, content, func(conn *sqlite.Conn) error { return s.putTag(conn, name, content, opts) })
 	if err != nil {
 		return fmt.Errorf("set tag %q: %w", name, err)
-	}
-	if later {
-		s.indexLater(content.Hash)
 	}
 	return nil
 }
@@ -74,18 +68,14 @@ func (s *Store) SetTag(ctx context.Context, name string, content HashAndFormat, 
 // iroh names them, and a number if there is such a tag already. Otherwise it is
 // like [Store.SetTag].
 func (s *Store) CreateTag(ctx context.Context, content HashAndFormat, opts *TagOptions) (name string, err error) {
-	later := false
-	err = s.changeTags(ctx, func(conn *sqlite.Conn) (err error) {
+	err = s.setTag(ctx, content, func(conn *sqlite.Conn) (err error) {
 		if name, err = newTagName(conn); err == nil {
-			later, err = s.putTag(conn, name, content, opts)
+			err = s.putTag(conn, name, content, opts)
 		}
 		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("create tag: %w", err)
-	}
-	if later {
-		s.indexLater(content.Hash)
 	}
 	return name, nil
 }
@@ -112,16 +102,15 @@ func (s *Store) Tags(ctx context.Context, opts *TagListOptions) iter.Seq2[Tag, e
 	if opts == nil {
 		opts = &TagListOptions{}
 	}
-	to := prefixEnd(opts.Prefix)
+	from, to := max(opts.From, opts.Prefix), prefixEnd(opts.Prefix)
 	if opts.To != "" {
 		to = min(to, opts.To)
 	}
 	return func(yield func(Tag, error) bool) {
 		left := opts.Limit
-		err := eachPage(ctx, s, opts.From, func(conn *sqlite.Conn, from string) (*sqlite.Stmt, error) {
+		err := eachPage(ctx, s, from, func(conn *sqlite.Conn, from string) (*sqlite.Stmt, error) {
 			stmt := prep(conn, "tag_list")
-			stmt.SetBytes(":after", []byte(from))
-			stmt.SetBytes(":from", []byte(opts.Prefix))
+			stmt.SetBytes(":from", []byte(from))
 			stmt.SetBytes(":to", []byte(to))
 			return stmt, nil
 		}, scanTag, func(tag Tag) string { return tag.Name + "\x00" }, // the next name there can be
@@ -200,6 +189,23 @@ func (s *Store) RenameTag(ctx context.Context, old, new string) error {
 	return nil
 }
 
+// setTag submits what sets a tag to some content. A long sequence is indexed before.
+func (s *Store) setTag(ctx context.Context, content HashAndFormat, put func(conn *sqlite.Conn) error) error {
+	err := s.changeTags(ctx, put)
+	if !errors.Is(err, errUnindexed) {
+		return err
+	}
+	by := subject{hash: content.Hash, children: true}
+	if err := s.guard.hold(ctx, by); err != nil {
+		return err
+	}
+	defer s.guard.release(by)
+	if err := s.holdChildren(ctx, content.Hash); err != nil {
+		return err
+	}
+	return s.changeTags(ctx, put)
+}
+
 // changeTags submits a change of tags. What nobody has any more without them goes
 // in the same transaction, but for the rest of what large sequences have
 // protected.
@@ -214,11 +220,14 @@ func (s *Store) changeTags(ctx context.Context, change func(conn *sqlite.Conn) e
 		return err
 	})
 	for err == nil && more {
-		err = s.remove(context.WithoutCancel(ctx), func(conn *sqlite.Conn) error {
+		// The change is made; what cannot be done now is done by later ones.
+		if s.remove(ctx, func(conn *sqlite.Conn) error {
 			all, err := s.shed(conn)
 			more = !all
 			return err
-		})
+		}) != nil {
+			break
+		}
 	}
 	return err
 }
@@ -228,7 +237,7 @@ func (s *Store) changeTags(ctx context.Context, change func(conn *sqlite.Conn) e
 func (s *Store) shed(conn *sqlite.Conn) (all bool, err error) {
 	all, err = shed(conn, shedChildren)
 	if !all {
-		s.keeper.sequences.shedding = true
+		s.keeper.sequences.left = true
 	}
 	return all, err
 }
@@ -240,25 +249,25 @@ func checkTagName(name string) error {
 	return nil
 }
 
-// putTag sets a tag, in the transaction. later tells that the children are to be
-// indexed after it.
-func (s *Store) putTag(conn *sqlite.Conn, name string, content HashAndFormat, opts *TagOptions) (later bool, err error) {
+// putTag sets a tag, in the transaction. It is errUnindexed if it is one of a long
+// sequence that has to be indexed before.
+func (s *Store) putTag(conn *sqlite.Conn, name string, content HashAndFormat, opts *TagOptions) error {
 	if opts == nil {
 		opts = &TagOptions{}
 	}
 	if err := checkTagName(name); err != nil {
-		return false, err
+		return err
 	}
 	if content.Format > HashSeq {
-		return false, fmt.Errorf("%w: %v", ErrMismatch, content.Format)
+		return fmt.Errorf("%w: %v", ErrMismatch, content.Format)
 	}
 	if opts.Expect != nil {
 		now, found, err := findTag(conn, name)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if now.HashAndFormat != *opts.Expect || found && *opts.Expect == (HashAndFormat{}) {
-			return false, fmt.Errorf("%w: it is not as expected", ErrConflict)
+			return fmt.Errorf("%w: it is not as expected", ErrConflict)
 		}
 	}
 	stmt := prep(conn, "tag_put")
@@ -272,9 +281,31 @@ func (s *Store) putTag(conn *sqlite.Conn, name string, content HashAndFormat, op
 		stmt.SetInt64(":expires", 0)
 	}
 	if err := exec(stmt); err != nil || content.Format != HashSeq {
-		return false, err
+		return err
 	}
-	return s.indexPromptly(conn, content.Hash)
+	return s.indexTagged(conn, content.Hash)
+}
+
+// indexTagged makes sure that the children of a sequence are known that has just
+// been tagged.
+func (s *Store) indexTagged(conn *sqlite.Conn, hash Hash) error {
+	blob, err := findBlob(conn, hash)
+	if err != nil {
+		return err
+	}
+	if blob.State == Complete {
+		if err := blob.checkHashSeq(); err != nil {
+			return err
+		}
+	}
+	seq, err := findSequence(conn, hash)
+	if err == nil {
+		seq, err = s.indexPromptly(conn, seq, hash)
+	}
+	if err == nil && !seq.indexed {
+		err = errUnindexed
+	}
+	return err
 }
 
 func removeTag(conn *sqlite.Conn, name string) error {

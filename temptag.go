@@ -17,20 +17,25 @@ import (
 // methods may be called concurrently.
 type TempTag struct {
 	content HashAndFormat
-	tag     string // that was set with the add
-	unread  bool   // whether the children of that are to be indexed
+	tag     string  // that was set with the add
+	rest    []int64 // hidden blobs to be discarded because of that
 	release func()
 }
 
 // TempTag protects content that is, or will be, in the store. It waits while
-// a deletion of the same content is being committed and, with a [HashSeq], while
-// any is.
+// a deletion of the same content is being committed. With a [HashSeq] it returns when
+// what is there of the sequence has been read, and its children are known. If that
+// cannot be, because it is damaged or the disk is full, [Store.GC] ends with an error
+// as long as the temp tag is held. In a read-only store nothing is read.
 func (s *Store) TempTag(content HashAndFormat) *TempTag {
 	t, _ := s.hold(context.Background(), content) // cannot fail
+	if content.Format == HashSeq {
+		s.holdChildren(s.background, content.Hash) // who needs to know it meets it again
+	}
 	return t
 }
 
-// hold returns a temp tag.
+// hold returns a temp tag. The children of a sequence are only held in memory.
 func (s *Store) hold(ctx context.Context, content HashAndFormat) (*TempTag, error) {
 	held := []subject{{hash: content.Hash}}
 	if content.Format == HashSeq {
@@ -84,7 +89,10 @@ func (t *TempTag) HashAndFormat() HashAndFormat { return t.content }
 func (t *TempTag) Tag() string { return t.tag }
 
 // Release ends the protection. Further calls do nothing.
-func (t *TempTag) Release() { t.release() }
+func (t *TempTag) Release() {
+	t.release()
+	runtime.KeepAlive(t) // until here it is not forgotten
+}
 
 // A Batch is a scope of temp tags: what is added or protected by its methods,
 // which are those of the [Store], stays protected until Close. They may be called

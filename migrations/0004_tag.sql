@@ -13,17 +13,19 @@ create index "tag_hash" on "tag" ("hash");
 create index "tag_expires" on "tag" ("expires") where "expires" > 0;
 
 -- A hash sequence that protects its children: by so many tags, and by a temp tag
--- of the process that writes (held). indexed: the children of all that is there
--- of it are in the table child. One without tags that is not held protects nobody
--- any more; it is removed, with its children, a part at a time.
+-- of the process that writes (held). indexed: the children of all that is there of
+-- it are in the table child; whoever adds to it adds them, in the same transaction.
+-- lost: some of it was damaged before that. One without tags that is not held
+-- protects nobody any more; it is removed, with its children, a part at a time.
 create table "sequence" (
   "id" integer primary key,
   "hash" blob unique not null check (length("hash") = 32),
   "tags" integer not null default 0 check ("tags" >= 0),
   "held" integer not null default 0 check ("held" in (0, 1)),
-  "indexed" integer not null default 0 check ("indexed" in (0, 1))
+  "indexed" integer not null default 0 check ("indexed" in (0, 1)),
+  "lost" integer not null default 0 check ("lost" in (0, 1))
 ) strict;
-create index "sequence_unread" on "sequence" ("id") where "indexed" = 0;
+create index "sequence_unindexed" on "sequence" ("id") where "indexed" = 0;
 create index "sequence_unwanted" on "sequence" ("id") where "tags" = 0 and "held" = 0;
 
 -- A child of a sequence, whether it is there or not. prefix: the first 8 bytes of
@@ -116,17 +118,6 @@ create trigger "blob_renamed" after update of "hash" on "blob" when new."hash" i
       + (select count(*) from "child" where "prefix" = substr(new."hash", 1, 8))
     where "id" = new."id";
 end;
--- When there is more of a sequence than before, it has to be read again.
-create trigger "blob_sequence" after insert on "blob"
-when exists (select 1 from "sequence" where "hash" = new."hash") begin
-  update "sequence" set "indexed" = 0 where "hash" = new."hash";
-end;
-create trigger "blob_sequence_grown" after update of "hash", "stored", "external" on "blob"
-when (new."hash" is not old."hash" or new."stored" + new."external" > old."stored" + old."external")
-and exists (select 1 from "sequence" where "hash" = new."hash") begin
-  update "sequence" set "indexed" = 0 where "hash" = new."hash";
-end;
-
 -- As before, with external and path, and so that SQLite has less to do: a table
 -- without triggers is updated in one pass, and what most blobs do not have is not
 -- looked for.

@@ -1,1 +1,1 @@
-select "id" as "id" from "sequence" where "hash" = :hash and "indexed" = 0 and ("tags" > 0 or "held" = 1);
+select "id" as "id", "indexed" as "indexed" from "sequence" where "hash" = :hash and ("tags" > 0 or "held" = 1);

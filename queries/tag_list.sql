@@ -1,5 +1,5 @@
 select "name" as "name", "hash" as "hash", "format" as "format", "created" as "created", "expires" as "expires"
 from "tag"
-where "name" >= :after and "name" >= :from and "name" < :to
+where "name" >= :from and "name" < :to
 order by "name"
 limit :limit + 0;

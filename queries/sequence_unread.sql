@@ -1,1 +1,0 @@
-select exists (select 1 from "sequence" where "indexed" = 0 and ("tags" > 0 or "held" = 1)) as "unread";

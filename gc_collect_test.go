@@ -107,13 +107,7 @@ func (c *gcCallback) apply() {
 
 // collectWith runs a collection to its end, and compares what it says.
 func (m *gcModel) collectWith(opts *cairn.GCOptions, calls *gcCallback) {
-	expired := int64(0)
-	for _, tag := range m.tags {
-		if tag.expired() {
-			expired++
-		}
-	}
-	m.note("GC %+v, callback %v, %d expired", *opts, calls != nil, expired)
+	m.note("GC %+v, callback %v", *opts, calls != nil)
 	candidates := len(m.garbage())
 	report, err := m.runGC(opts)
 	m.note("%+v, %v", report, err)
@@ -134,6 +128,12 @@ func (m *gcModel) collectWith(opts *cairn.GCOptions, calls *gcCallback) {
 	if err != nil {
 		m.t.Errorf("GC: %v", err)
 		return
+	}
+	expired := int64(0)
+	for _, tag := range m.tags {
+		if tag.expired() {
+			expired++
+		}
 	}
 	if !opts.DryRun {
 		maps.DeleteFunc(m.tags, func(_ string, tag gcTag) bool { return tag.expired() })
@@ -270,7 +270,7 @@ func (m *gcModel) compare() {
 		if info.State != b.state() || info.Stored != b.stored() || info.Size != int64(len(b.data)) {
 			m.t.Errorf("%+v, want %v and %d of %d", info, b.state(), b.stored(), len(b.data))
 		}
-		if got, err := m.s.Ranges(m.t.Context(), info.Hash); err != nil && !b.unsure || err == nil && !got.Equal(b.present) {
+		if got, err := m.s.Ranges(m.t.Context(), info.Hash); err != nil && !b.unsure || err == nil && !got.Equal(b.present) && !(b.unsure && got.IsEmpty()) {
 			m.t.Errorf("%v: ranges %v, %v, want %v", info.Hash, got, err, b.present)
 		}
 	}

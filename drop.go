@@ -15,8 +15,8 @@ import (
 const dropGroups = 1024
 
 // Delete removes a blob. A blob that is not in the store is [ErrNotFound]; one
-// that a temp tag, a pin or an open handle of this process protects, or that a
-// piece or an owner has, is [ErrConflict].
+// that a tag, or a temp tag, a pin or an open handle of this process protects, or
+// that a piece or an owner has, is [ErrConflict].
 // Otherwise [ErrReadOnly], [ErrClosed], or [ErrFull]: a deletion is logged
 // before it frees anything.
 //
@@ -258,7 +258,12 @@ func (s *Store) dropHidden(ctx context.Context, ids []int64) (rest []int64, err 
 // dropSlice removes the last groups of a hidden blob, at most limit, and the
 // blob with the last slice. more tells that there is one.
 func dropSlice(conn *sqlite.Conn, id, limit int64) (groups int64, more bool, err error) {
-	stmt := prep(conn, "row_last")
+	stmt := prep(conn, "blob_staged")
+	stmt.SetInt64(":id", id)
+	if hidden, err := stepInt(stmt); err != nil || hidden == 0 {
+		return 0, false, err // whoever thought so was mistaken
+	}
+	stmt = prep(conn, "row_last")
 	stmt.SetInt64(":from", rowID(id, 0))
 	stmt.SetInt64(":to", rowID(id+1, 0)-1)
 	last, err := stepInt(stmt)

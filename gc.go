@@ -2,13 +2,10 @@ package cairn
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/cairnstore/cairn/bao"
@@ -21,23 +18,18 @@ import (
 // protects. It looks for these in a snapshot, and looks at each of them again in
 // the transaction that removes it, where nothing can come in between.
 
-const (
-	// sweepBlobs are swept in one transaction at most, so that nobody waits long.
-	sweepBlobs = 1024
-	// markBlobs are found before they are swept, at most; 56 bytes each.
-	markBlobs = 1 << 17
-	// expireTags are deleted in one transaction at most.
-	expireTags = 1024
-	// promptSequence is the size up to which a sequence is read in the snapshot
-	// that has found it.
-	promptSequence = 1 << 20
-)
+// expireTags are deleted in one transaction at most.
+const expireTags = 1024
+
+// promptSequence is the size up to which a sequence is read in the snapshot that has
+// found it.
+const promptSequence = 1 << 20
 
 // GCOptions configure a garbage collection. Nil is the default.
 type GCOptions struct {
 	// DryRun has nothing deleted, only reported.
 	DryRun bool
-	// Budget is about how long the sweep may take; the next collection goes on
+	// Budget is about how long looking for blobs and sweeping them may take; the next collection goes on
 	// where it has ended. Default (and if ≤ 0): as long as it takes.
 	Budget time.Duration
 	// Protect, if not nil, is called once, before anything is swept. What it
@@ -65,18 +57,19 @@ type GCReport struct {
 
 // GC deletes the blobs that nothing protects: no [Tag] and no [TempTag], also not
 // through a sequence, no open reader, no [Pin], no piece and no owner. Complete
-// and partial ones are treated alike. Before that it deletes the tags that have
-// expired. What has been added, completed or read since it began stays, and what
+// and partial ones are treated alike. Tags that have expired protect nothing, and are
+// deleted first. What has been added, completed or read since it began stays, and what
 // comes to be protected while it runs does: who protects something before its last
 // protection ends, or before [GCOptions.Protect] is called, cannot lose it.
 //
-// It first reads all sequences that protect others. One that is damaged, or of a
-// length that none has, ends it before anything is deleted ([ErrCorrupt],
-// [ErrMismatch]); of one that is absent or partial, what is there counts. Then it
-// sweeps in small transactions, between which others write; when it returns nil,
+// It asks [GCOptions.Protect], and reads all sequences that protect others. One that
+// is damaged, or of a length that none has, ends it before anything is deleted
+// ([ErrCorrupt], [ErrMismatch]); of one that is absent or partial, what is there
+// counts, and what was there. Then it sweeps in small transactions, between which others write; when it returns nil,
 // all of them are durable. A crash leaves some blobs swept, and others not.
 //
-// One collection runs at a time; a second one waits. Memory does not grow with
+// One collection runs at a time; a second one waits, and so must not be begun by
+// Protect. Memory does not grow with
 // the number of blobs. Other errors: those of ctx and Protect, [ErrReadOnly],
 // [ErrClosed], [ErrFull]. The report tells what was done before an error.
 func (s *Store) GC(ctx context.Context, opts *GCOptions) (GCReport, error) {
@@ -418,189 +411,9 @@ func (r *GCReport) add(g found) {
 	r.SweptBytes += g.stored
 }
 
-// sweepAll marks and sweeps, from where a collection that had used up its budget
-// has ended, to the end and again from the first blob to there.
-func (c *collector) sweepAll() error {
-	deadline := time.Time{}
-	if c.Budget > 0 {
-		deadline = time.Now().Add(c.Budget)
-	}
-	cursor := int64(0)
-	err := c.s.pool.read(c.ctx, func(conn *sqlite.Conn) (err error) {
-		cursor, err = stepInt(prep(conn, "gc_cursor_get"))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	defer c.s.dropLeftovers(c.ctx)
-	w := sweep{collector: c, deadline: deadline, after: cursor, to: math.MaxInt64}
-	done, err := w.run()
-	if done && cursor > 0 {
-		w.after, w.to = 0, cursor
-		done, err = w.run()
-	}
-	c.report.Marked = max(0, w.blobs-c.report.Swept-w.left)
-	c.report.Done = done
-	if err != nil {
-		return err
-	}
-	return c.finish(cursor, w.after)
-}
-
-// finish has all that was swept durable, and notes where the next collection
-// begins.
-func (c *collector) finish(before, after int64) error {
-	if c.report.Done {
-		after = 0
-	}
-	if before == after && c.report.Swept == 0 {
-		return nil
-	}
-	return c.s.write(c.ctx, 0, func(conn *sqlite.Conn) error {
-		if after == 0 {
-			return exec(prep(conn, "gc_cursor_remove"))
-		}
-		stmt := prep(conn, "gc_cursor_put")
-		stmt.SetInt64(":after", after)
-		return exec(stmt)
-	})
-}
-
-// A sweep goes through the blobs with the ids above after, up to to.
-type sweep struct {
-	*collector
-	deadline  time.Time // zero: none
-	after, to int64
-	blobs     int64 // in the first snapshot
-	left      int64 // found, and not swept for want of time
-}
-
-// run marks and sweeps. done tells that it has come to the end.
-func (w *sweep) run() (done bool, err error) {
-	var garbage []found
-	for {
-		garbage = garbage[:0]
-		blobs, err := w.eachGarbage(w.after, w.to, func(g found) error {
-			if garbage = append(garbage, g); len(garbage) == markBlobs {
-				return errStopped
-			}
-			return nil
-		})
-		w.blobs = max(w.blobs, blobs)
-		full := err == errStopped
-		if err != nil && !full {
-			return false, err
-		}
-		for rest := garbage; len(rest) > 0; {
-			n := portion(rest)
-			if err := w.some(rest[:n]); err != nil {
-				return false, err
-			}
-			w.after = rest[n-1].id
-			rest = rest[n:]
-			if (len(rest) > 0 || full) && !w.deadline.IsZero() && time.Now().After(w.deadline) {
-				w.left = int64(len(rest)) // however short the time, some were swept
-				return false, nil
-			}
-		}
-		if !full {
-			return true, nil
-		}
-	}
-}
-
-// portion returns how many of some blobs are swept in one transaction: one that is
-// large, or some that are not.
-func portion(list []found) int {
-	groups := int64(0)
-	for i, g := range list {
-		if groups += bao.Groups(g.stored); i == sweepBlobs || groups > dropGroups && i > 0 {
-			return i
-		}
-	}
-	return len(list)
-}
-
-// some sweeps some blobs, as far as nothing protects them now. Its commit is the
-// point at which they are gone; a crash after it leaves at most rows of a large
-// one, which the next Open removes.
-func (w *sweep) some(list []found) error {
-	var swept []found
-	large := len(list) == 1 && bao.Groups(list[0].stored) > dropGroups
-	err := w.s.writeLazy(w.ctx, func(conn *sqlite.Conn) error {
-		if err := w.s.keeper.writeUses(conn); err != nil {
-			return err
-		}
-		loose := make(map[int64]found, len(list))
-		for _, g := range list {
-			by := subject{hash: g.hash}
-			if !w.s.guard.wasHeld(by) && w.s.keeper.drop(by) == nil {
-				loose[g.id] = g
-			}
-		}
-		var err error
-		if large {
-			swept, err = w.hide(conn, loose)
-		} else {
-			swept, err = w.remove(conn, loose)
-		}
-		for _, g := range swept {
-			w.s.keeper.sweeps(g.id)
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, g := range swept {
-		w.report.add(g)
-		if large {
-			w.s.discard(w.ctx, g.id)
-		}
-	}
-	return nil
-}
-
-// remove removes those of some blobs that nothing protects, as far as the database
-// knows, and returns them.
-func (w *sweep) remove(conn *sqlite.Conn, loose map[int64]found) (swept []found, err error) {
-	ids, err := json.Marshal(slices.Sorted(maps.Keys(loose)))
-	if err != nil {
-		return nil, err
-	}
-	stmt := prep(conn, "gc_sweep")
-	defer stmt.Reset()
-	stmt.SetText(":ids", string(ids))
-	stmt.SetInt64(":began", w.began)
-	for {
-		more, err := stmt.Step()
-		if err != nil || !more {
-			return swept, err
-		}
-		swept = append(swept, loose[stmt.ColumnInt64(0)])
-	}
-}
-
-// hide hides a large blob, in the same way. Its rows are to be discarded.
-func (w *sweep) hide(conn *sqlite.Conn, loose map[int64]found) (swept []found, err error) {
-	stmt := prep(conn, "gc_hide")
-	stmt.SetInt64(":began", w.began)
-	for id, g := range loose {
-		stmt.SetInt64(":id", id)
-		if err := exec(stmt); err != nil {
-			return nil, err
-		}
-		if conn.Changes() > 0 {
-			swept = append(swept, g)
-		}
-	}
-	return swept, nil
-}
-
-// collect collects garbage from time to time. What goes wrong is logged, and tried
+// collect collects garbage from time to time, as opts say. What goes wrong is logged, and tried
 // again the next time.
-func (s *Store) collect(every time.Duration) {
+func (s *Store) collect(every time.Duration, opts *GCOptions) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -609,7 +422,7 @@ func (s *Store) collect(every time.Duration) {
 			return
 		case <-tick.C:
 		}
-		report, err := s.GC(s.background, nil)
+		report, err := s.GC(s.background, opts)
 		switch {
 		case s.background.Err() != nil:
 			return

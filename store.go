@@ -44,9 +44,11 @@ type Options struct {
 	// remembers. A read-only store ignores it.
 	Capacity int64
 	// GCInterval is how long after an Open, and then again and again, [Store.GC]
-	// runs by itself. What goes wrong is logged. Default (and if ≤ 0): it does
-	// not. A read-only store ignores it.
+	// runs by itself, with the options GC. What goes wrong is logged. Default (and
+	// if ≤ 0): it does not. A read-only store ignores it.
 	GCInterval time.Duration
+	// GC are the options of the collections that run by themselves.
+	GC *GCOptions
 	// Logger gets what happens in the background. Default: nothing is logged.
 	Logger *slog.Logger
 }
@@ -272,7 +274,7 @@ func (s *Store) openReadWrite(ctx context.Context, opts *Options) (err error) {
 		}
 	}
 	if opts.GCInterval > 0 {
-		s.beside(func() { s.collect(opts.GCInterval) })
+		s.beside(func() { s.collect(opts.GCInterval, opts.GC) })
 	}
 	if !hidden {
 		close(s.swept)

@@ -20,7 +20,7 @@ const MaxTagSize = 4096
 type Tag struct {
 	Name string
 	HashAndFormat
-	Created time.Time // when it was set to this content
+	Created time.Time // when it was set last
 	Expires time.Time // zero: never
 }
 
@@ -51,7 +51,9 @@ type TagListOptions struct {
 // SetTag sets a tag to content, whatever it was before. The content need not be
 // there: it is kept from the moment on in which it comes. Complete content that is
 // said to be a [HashSeq] must have the length of one, else it is [ErrMismatch], as
-// is a name longer than [MaxTagSize]. A sequence costs some 40 bytes for each child.
+// is a name longer than [MaxTagSize], and damaged content is [ErrCorrupt], because
+// its children cannot be known. A sequence costs some 40 bytes for each child; one of
+// more than a few thousand is read before the tag is set.
 //
 // When SetTag returns nil, the tag is durable, as [Options.Durability] says. Other
 // errors: [ErrConflict] for [TagOptions.Expect], [ErrFull], [ErrReadOnly],

@@ -88,17 +88,12 @@ type rawBlob struct {
 // ReadTile implements [bao.TileReader].
 func (r rawBlob) ReadTile(t bao.Tile) (pairs []byte, err error) {
 	err = r.b.s.pool.read(r.b.ctx, func(conn *sqlite.Conn) error {
-		row, err := r.b.look(conn)
-		if err != nil {
-			return err
-		}
-		if pairs, err = readTile(conn, row, t); err != nil {
-			now, findErr := findBlob(conn, r.b.hash)
-			if findErr == nil && now.id != row.id { // deleted by another process
-				err = ErrNotFound
+		return r.b.withRow(conn, func(row blobRow) error {
+			if pairs, err = readTile(conn, row, t); err != nil && r.b.isStale(conn, row) {
+				err = errStale
 			}
-		}
-		return err
+			return err
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -111,23 +106,27 @@ func (r rawBlob) ReadTile(t bao.Tile) (pairs []byte, err error) {
 // ReadAt reads whole groups, as [bao.Encode] asks for them.
 func (r rawBlob) ReadAt(p []byte, off int64) (n int, err error) {
 	err = r.b.s.pool.read(r.b.ctx, func(conn *sqlite.Conn) error {
-		row, err := r.b.look(conn)
-		if err != nil {
+		return r.b.withRow(conn, func(row blobRow) error {
+			n, err = r.readGroups(conn, row, p, off)
 			return err
-		}
-		rows := r.b.openRows(conn, row, off, int64(len(p)))
-		defer rows.close()
-		for group := off / bao.GroupSize; n < len(p); group++ {
-			length, _, err := rows.read(group, p[n:])
-			if err == errAbsent { // though it is marked as present
-				err = fmt.Errorf("%w: row is missing", bao.ErrMismatch)
-			}
-			if err != nil {
-				return r.b.damaged(conn, row, group, err)
-			}
-			n += length
-		}
-		return nil
+		})
 	})
 	return n, r.b.s.lost(r.b.ctx, err)
+}
+
+// readGroups fills p, unverified.
+func (r rawBlob) readGroups(conn *sqlite.Conn, row blobRow, p []byte, off int64) (n int, err error) {
+	rows := r.b.openRows(conn, row, off, int64(len(p)))
+	defer rows.close()
+	for group := off / bao.GroupSize; n < len(p); group++ {
+		length, _, err := rows.read(group, p[n:])
+		if err == errAbsent {
+			return n, r.b.absent(conn, rows.blob, group*bao.GroupSize, bao.GroupLen(rows.blob.Size, group))
+		}
+		if err != nil {
+			return n, r.b.damaged(conn, rows.blob, group, err)
+		}
+		n += length
+	}
+	return n, nil
 }

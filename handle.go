@@ -32,7 +32,8 @@ type Blob struct {
 
 	// row is the blob as it was last seen. While it is partial, or has bytes
 	// outside, each read looks again. A complete one may have gone outside since,
-	// or lost what was damaged: that is looked at when a row is missing.
+	// lost what was damaged, or been added again, with another id: that is looked
+	// at when a row is missing.
 	row atomic.Pointer[blobRow]
 
 	// For the goroutine that uses Read, Seek and WriteTo. The first currentLen
@@ -208,27 +209,50 @@ func (b *Blob) readPiece(p []byte, off int64) (n int, end bool, err error) {
 		return 0, false, err
 	}
 	defer b.s.pool.put(r)
-	row, err := b.look(r.Conn)
-	if err != nil {
-		return 0, false, mapSQLite(err)
-	}
+	err = b.withRow(r.Conn, func(row blobRow) (err error) {
+		n, end, err = b.readPieceOf(r.Conn, row, p, off)
+		return err
+	})
+	return n, end, mapSQLite(err)
+}
+
+// readPieceOf is readPiece of a blob as it is given.
+func (b *Blob) readPieceOf(conn *sqlite.Conn, row blobRow, p []byte, off int64) (n int, end bool, err error) {
 	left := max(0, row.Size-off)
 	if left == 0 && !row.SizeProven && len(p) > 0 {
-		return 0, false, b.absent(r.Conn, row, off, len(p))
+		return 0, false, b.absent(conn, row, off, len(p))
 	}
 	b.s.used(row.id)
 	piece := p[:min(int64(len(p)), left, maxPiece)]
-	n, err = b.readGroups(r.Conn, row, piece, off)
+	n, err = b.readGroups(conn, row, piece, off)
 	if errors.Is(err, errAbsent) {
-		err = b.absent(r.Conn, row, off+int64(n), len(p)-n)
+		err = b.absent(conn, row, off+int64(n), len(p)-n)
 	}
 	if err != nil {
-		return n, false, mapSQLite(err)
+		return n, false, err
 	}
 	if row.SizeProven && (left == 0 || n < len(p) && int64(n) == left) {
 		return n, true, io.EOF
 	}
 	return n, n == len(p), nil
+}
+
+// errStale means that a blob is not as it was when it was last seen.
+var errStale = errors.New("looked at in another snapshot")
+
+// withRow calls f with the blob's row, and if that turns out stale once more, with
+// the one that is in the snapshot.
+func (b *Blob) withRow(conn *sqlite.Conn, f func(row blobRow) error) error {
+	row, err := b.look(conn)
+	if err == nil {
+		err = f(row)
+	}
+	if errors.Is(err, errStale) {
+		if row, err = b.lookAgain(conn); err == nil {
+			err = f(row)
+		}
+	}
+	return err
 }
 
 // look returns the blob's row: as it is in the snapshot, unless all of it was in
@@ -237,6 +261,11 @@ func (b *Blob) look(conn *sqlite.Conn) (blobRow, error) {
 	if row := b.row.Load(); row.isInDatabase() {
 		return *row, nil
 	}
+	return b.lookAgain(conn)
+}
+
+// lookAgain returns the blob's row as it is in the snapshot.
+func (b *Blob) lookAgain(conn *sqlite.Conn) (blobRow, error) {
 	row, err := findBlob(conn, b.hash)
 	if err == nil && row.State == Absent {
 		err = ErrNotFound
@@ -246,6 +275,13 @@ func (b *Blob) look(conn *sqlite.Conn) (blobRow, error) {
 	}
 	b.row.Store(&row)
 	return row, nil
+}
+
+// isStale reports whether a blob's row is another one in the snapshot, or says less
+// of it.
+func (b *Blob) isStale(conn *sqlite.Conn, row blobRow) bool {
+	now, err := findBlob(conn, b.hash)
+	return err == nil && (now.id != row.id || now.State != row.State)
 }
 
 // errAbsent means that a partial blob does not have a group.
@@ -322,22 +358,16 @@ func (b *Blob) readVerified(rows *blobRows, group int64, p []byte, n int) (int, 
 	return n, nil
 }
 
-// damaged turns an error about a group into one that names its bytes, if it
-// says that the data is not what it must be. If the blob has been deleted
-// meanwhile, by another process, it is ErrNotFound; if the group has been made
-// absent, a MissingError.
+// damaged turns an error about a group into one that names its bytes, if it says
+// that the data is not what it must be. If the blob is another one by now, or has
+// been deleted, or has lost what was damaged, that is errStale.
 func (b *Blob) damaged(conn *sqlite.Conn, row blobRow, group int64, err error) error {
 	err = mapSQLite(err)
 	if !isDamage(err) {
 		return err
 	}
-	now, findErr := findBlob(conn, b.hash)
-	if findErr == nil && now.id != row.id {
-		return ErrNotFound
-	}
-	if findErr == nil && row.State == Complete && now.State == Partial {
-		b.row.Store(&now) // it has lost what was damaged
-		return &MissingError{b.hash, bao.Chunks(chunkOf(group), min(chunkOf(group+1), bao.ChunkCount(row.Size)))}
+	if b.isStale(conn, row) {
+		return errStale
 	}
 	start := group * bao.GroupSize
 	return &CorruptError{

@@ -3,6 +3,7 @@ package cairn_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -287,6 +288,74 @@ func TestOpenHandle(t *testing.T) {
 	}
 	mustReadAll()
 	mustBeSound(t, s)
+}
+
+type writerFunc func(b []byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// TestOpenHandleMoved has what it reads go outside, or lose a group, and be added
+// anew, between two reads: it goes on with what has taken its place.
+func TestOpenHandleMoved(t *testing.T) {
+	data := content(5, 3*cairn.SegmentSize)
+	h := hashOf(data)
+	for name, change := range map[string]func(s *cairn.Store, file string){
+		"moved out": func(s *cairn.Store, file string) {
+			mustExport(t, s, data, file, moveOut)
+		},
+		"moved out, added": func(s *cairn.Store, file string) {
+			mustExport(t, s, data, file, moveOut)
+			add(t, s, data)
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"damaged, added": func(s *cairn.Store, _ string) {
+			script(t, s, `update "row" set data = zeroblob(16384) where id = (1 << 26) + 30`)
+			if bad, err := s.Recheck(t.Context(), h); err != nil || bad.IsEmpty() {
+				t.Fatalf("%v, %v", bad, err)
+			}
+			add(t, s, data)
+		},
+	} {
+		for how, use := range map[string]func(s *cairn.Store, change func()) error{
+			"ReadAt": func(s *cairn.Store, change func()) error {
+				b, err := s.Blob(t.Context(), h)
+				if err != nil {
+					return err
+				}
+				defer b.Close()
+				change()
+				p := make([]byte, len(data))
+				if n, err := b.ReadAt(p, 0); n < len(p) || !bytes.Equal(p, data) {
+					return fmt.Errorf("%d bytes: %w", n, err)
+				}
+				return nil
+			},
+			"ExportBao": func(s *cairn.Store, change func()) error {
+				var response bytes.Buffer
+				w := writerFunc(func(b []byte) (int, error) {
+					if change != nil {
+						change()
+						change = nil
+					}
+					return response.Write(b)
+				})
+				err := s.ExportBao(t.Context(), h, bao.All(), w)
+				if want, _ := newSeed(t, data).response(t, bao.All()); err == nil && !bytes.Equal(response.Bytes(), want) {
+					err = errors.New("the response differs")
+				}
+				return err
+			},
+		} {
+			s := open(t, tempPath(t), nil)
+			add(t, s, data)
+			if err := use(s, func() { change(s, filepath.Join(t.TempDir(), "file")) }); err != nil {
+				t.Errorf("%s, %s: %v", name, how, err)
+			}
+			mustBeSound(t, s)
+		}
+	}
 }
 
 // TestMadeAbsent has a group of a blob in the database be found damaged, and made

@@ -22,6 +22,7 @@ var (
 	Migrations  = migrations
 	EncodeNames = Collection.encodeNames
 	DecodeNames = decodeNames
+	InodeOf     = inodeOf
 )
 
 const (
@@ -263,6 +264,15 @@ func (s *Store) StalePaths(ctx context.Context) (n int, err error) {
 
 // TidyFiles closes files outside that have not been used since it was called last.
 func (s *Store) TidyFiles() { s.files.tidy() }
+
+// OpenRegular is openRegular.
+func OpenRegular(path string) error {
+	f, _, err := openRegular(path)
+	if err == nil {
+		f.Close()
+	}
+	return err
+}
 
 // Recheck is recheck.
 func (s *Store) Recheck(ctx context.Context, hash Hash) (bao.Ranges, error) {

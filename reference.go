@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/cairnstore/cairn/bao"
@@ -24,10 +23,8 @@ func (s *Store) reference(ctx context.Context, f *os.File, file outsideFile, opt
 	if file.size > MaxBlobSize {
 		return nil, ErrTooLarge
 	}
-	if !filepath.IsAbs(file.path) { // an absolute one stays as it is: cleaned, it could mean another
-		if file.path, err = filepath.Abs(file.path); err != nil {
-			return nil, err
-		}
+	if file.path, err = absolute(file.path); err != nil {
+		return nil, err
 	}
 	if file.size == 0 { // a file of a size has it from the file system, not one of /proc
 		if n, err := f.Read(make([]byte, 1)); err != io.EOF || n > 0 {

@@ -132,49 +132,68 @@ func (o *AddOptions) outboarding(size int64, done bool) {
 	o.Progress(p)
 }
 
-// refuseOwn returns ErrConflict for the database and the files beside it: to
-// replace one would lose data, and to open and close the database would drop
-// SQLite's locks on it.
+// refuseOwn returns ErrConflict for a database and the files beside it: to replace
+// one would lose data, and to open and close one would drop SQLite's locks on it.
 func (s *Store) refuseOwn(path string) error {
 	if err := s.pool.open(); err != nil {
 		return err
 	}
 	if s.Owns(path) {
-		return fmt.Errorf("%w: a file of this store", ErrConflict)
+		return errOwn
 	}
 	return nil
 }
 
+var errOwn = fmt.Errorf("%w: a file of a store", ErrConflict)
+
 // Owns reports whether a path names the database or one of the files beside it
 // (see [Open]), by whatever name, and whether that is there at the moment or
-// not. No such file may be written, and the database must not even be opened
-// and closed by this process: that would drop SQLite's locks on it.
+// not; also those of other stores that this process has open. No such file may be
+// written, and none must even be opened and closed by this process: that would
+// drop SQLite's locks on it.
 func (s *Store) Owns(path string) bool {
-	if s.loc.memory {
-		return false
-	}
-	path, err := filepath.Abs(path)
+	info, err := os.Stat(path) // as it is given: cleaned, it could mean another
 	if err != nil {
-		return false // whoever opens it reports it
+		info = nil
 	}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		path = filepath.Join(dir, filepath.Base(path))
+	name, err := inRealDir(path)
+	if err != nil {
+		name = "" // without its directory it cannot be there
 	}
-	info, statErr := os.Stat(path)
-	for _, ending := range []string{"", "-wal", "-shm", "-journal", "-lock"} {
-		if path == s.loc.path+ending {
-			return true
-		}
-		own, err := os.Stat(s.loc.path + ending)
-		if err == nil && statErr == nil && os.SameFile(info, own) {
-			return true
-		}
+	if !s.loc.memory && isPartOf(s.loc.path, name, info) {
+		return true
 	}
-	return false
+	return isOpenDatabase(name, info)
+}
+
+// absolute returns the absolute path of what a path means. It is not cleaned: behind
+// a symbolic link, ".." is not where the link is.
+func absolute(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	dir, err := os.Getwd()
+	return dir + string(filepath.Separator) + path, err
+}
+
+// inRealDir returns the absolute path of what a path means, in a directory without
+// symbolic links. What the last name is, a symbolic link perhaps, it does not look
+// at.
+func inRealDir(path string) (string, error) {
+	path, err := absolute(path)
+	if err != nil {
+		return "", err
+	}
+	dir, name := filepath.Split(path)
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, name), nil
 }
 
 // openRegular opens a file for reading, unless it is something whose reading
-// could block or never end.
+// could block or never end. Part of a database that this process has open is
+// ErrConflict, even if the path has come to mean it just now.
 func openRegular(path string) (*os.File, fs.FileInfo, error) {
 	if _, err := statRegular(path); err != nil {
 		return nil, nil, err
@@ -184,6 +203,9 @@ func openRegular(path string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	info, err := f.Stat()
+	if err == nil && keepIfDatabase(f, info) {
+		return nil, nil, errOwn
+	}
 	if err == nil && !info.Mode().IsRegular() { // it has just become something else
 		err = errNotRegular
 	}

@@ -3,10 +3,14 @@ package cairn_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cairnstore/cairn"
@@ -139,4 +143,58 @@ func TestOwnFiles(t *testing.T) {
 		}
 	}
 	mustBeSound(t, s)
+}
+
+// locksOn returns how many locks there are on a file, of whomever.
+func locksOn(t *testing.T, path string) (n int) {
+	t.Helper()
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Skip("the system does not tell of locks")
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(locks), fmt.Sprintf(":%d ", cairn.InodeOf(info)))
+}
+
+// TestOwnFilesByOtherNames: no name leads to a database that this process has open,
+// and so none of its locks is lost.
+func TestOwnFilesByOtherNames(t *testing.T) {
+	path, other := tempPath(t), tempPath(t)
+	s, second := open(t, path, nil), open(t, other, nil)
+	add(t, s, []byte("x"))
+	add(t, second, []byte("y"))
+	elsewhere := t.TempDir()
+	below := filepath.Join(filepath.Dir(path), "below")
+	if err := errors.Join(os.Mkdir(below, 0o700), os.Symlink(below, filepath.Join(elsewhere, "link")),
+		os.Link(path, filepath.Join(elsewhere, "hard"))); err != nil {
+		t.Fatal(err)
+	}
+	want := []int{locksOn(t, path), locksOn(t, path+"-shm"), locksOn(t, other)}
+	t.Chdir(elsewhere)
+	for _, name := range []string{
+		elsewhere + "/link/../cairn.db", "link/../cairn.db", "link/../cairn.db-wal", elsewhere + "/link/../cairn.db-shm",
+		"hard", other, other + "-wal", other + "-shm", other + "-lock",
+	} {
+		if !s.Owns(name) {
+			t.Errorf("%s is not owned", name)
+		}
+		for _, mode := range []cairn.Mode{cairn.Copy, cairn.Reference} {
+			_, err := s.AddFile(t.Context(), name, &cairn.AddOptions{Mode: mode})
+			mustBe(t, err, cairn.ErrConflict)
+		}
+		mustBe(t, cairn.OpenRegular(name), cairn.ErrConflict) // it came to be there after the check
+	}
+	if !s.Owns(elsewhere + "/link/../cairn.db-journal") {
+		t.Error("what is not there is not owned")
+	}
+	if got := []int{locksOn(t, path), locksOn(t, path+"-shm"), locksOn(t, other)}; !slices.Equal(got, want) {
+		t.Errorf("locks %v, before %v", got, want)
+	}
+	second.Close()
+	if s.Owns(other) {
+		t.Error("owned after Close")
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -239,6 +240,27 @@ func TestReferenceRefused(t *testing.T) {
 	reader := open(t, path, &cairn.Options{ReadOnly: true})
 	_, err = reader.AddFile(t.Context(), newFile(t, []byte("x")), byReference)
 	mustBe(t, err, cairn.ErrReadOnly)
+}
+
+// TestAddFileOptions: options that make no sense are refused before a byte is read.
+func TestAddFileOptions(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	file := newFile(t, content(1, 200_001))
+	for _, mode := range []cairn.Mode{cairn.Copy, cairn.Reference} {
+		for name, opts := range map[string]cairn.AddOptions{
+			"two tags":     {Tag: "x", AutoTag: true},
+			"format":       {Format: 7},
+			"long name":    {Tag: strings.Repeat("x", 5000)},
+			"odd sequence": {Format: cairn.HashSeq},
+		} {
+			opts.Mode = mode
+			opts.Progress = func(p cairn.Progress) { t.Errorf("%s: %+v", name, p) }
+			if _, err := s.AddFile(t.Context(), file, &opts); !errors.Is(err, cairn.ErrMismatch) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	mustBeEmpty(t, s)
 }
 
 // TestReferenceChanging changes a file while it is hashed.

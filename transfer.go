@@ -2,6 +2,7 @@ package cairn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -67,7 +68,7 @@ func (s *Store) AddFile(ctx context.Context, path string, opts *AddOptions) (*Te
 }
 
 func (s *Store) addFile(ctx context.Context, path string, opts *AddOptions) (*TempTag, error) {
-	if err := s.refuseOwn(path); err != nil {
+	if err := errors.Join(opts.check(), s.refuseOwn(path)); err != nil {
 		return nil, err
 	}
 	f, info, err := openRegular(path)
@@ -75,6 +76,9 @@ func (s *Store) addFile(ctx context.Context, path string, opts *AddOptions) (*Te
 		return nil, err
 	}
 	defer f.Close()
+	if err := opts.checkSize(info.Size()); err != nil { // before all of it is hashed
+		return nil, err
+	}
 	opts = opts.withTotal(info.Size())
 	switch opts.mode() {
 	case Copy:

@@ -57,7 +57,8 @@ func (o *ExportOptions) progress(phase Phase, n, total int64) {
 //
 // A directory, a symbolic link or a device at target is
 // [ErrConflict], like a file of the store itself, and one that another blob has
-// its bytes in. A blob that is not complete is
+// its bytes in; also a file that somebody changes, or removes, while the bytes are
+// being moved there: what is in the database then stays. A blob that is not complete is
 // a [*MissingError] with all it lacks, a full disk [ErrFull]. Otherwise errors are
 // those of [Store.Blob], of reading it, and of the file system.
 func (s *Store) Export(ctx context.Context, hash Hash, target string, opts *ExportOptions) error {
@@ -131,7 +132,7 @@ type exporter struct {
 	opts   *ExportOptions
 	moves  bool // whether target is to be a file that has the blob's bytes
 
-	file outsideFile // target, once it is there
+	file outsideFile // target, and what it is like that was written
 	blob int64       // that has it
 	done bool        // whether there is nothing left to move
 }
@@ -215,15 +216,22 @@ func (x *exporter) replace() error {
 	if err := syncDir(filepath.Dir(x.target)); err != nil {
 		return err
 	}
-	info, err := os.Stat(x.target)
-	if err != nil {
-		return err
-	}
-	x.file = outsideFile{x.target, stampOf(info)}
 	if x.s.writer == nil {
 		return nil
 	}
+	if err := x.stillThere(); err != nil {
+		return err
+	}
 	return x.note()
+}
+
+// stillThere returns an error if what is at target is not what was written, as far
+// as can be seen: then nothing that is in the database may go.
+func (x *exporter) stillThere() error {
+	if err := x.file.unchanged(); err != nil {
+		return fmt.Errorf("%w: somebody has changed the file: %w", ErrConflict, err)
+	}
+	return nil
 }
 
 // writeTemp writes the content to a new file beside target and makes that durable.
@@ -251,6 +259,11 @@ func (x *exporter) writeTemp() (_ string, err error) {
 	if err := syncFile(x.ctx, f); err != nil {
 		return "", err
 	}
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	x.file = outsideFile{x.target, stampOf(info)}
 	return name, f.Close()
 }
 
@@ -358,12 +371,15 @@ func (x *exporter) note() error {
 
 // moveOut moves what is still in the database. Each commit leaves a blob that
 // reads: a group is in a row, or else in the file, which was durable before the
-// first of them. The last one is acknowledged.
+// first of them, and is looked at before each. The last one is acknowledged.
 func (x *exporter) moveOut() error {
 	if x.s.writer == nil || x.done {
 		return nil
 	}
 	for !x.done {
+		if err := x.stillThere(); err != nil {
+			return err
+		}
 		err := x.s.writeLazy(x.ctx, func(conn *sqlite.Conn) error {
 			row, err := findBlob(conn, x.b.hash)
 			if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cairnstore/cairn"
 	"github.com/cairnstore/cairn/bao"
+	"zombiezen.com/go/sqlite"
 )
 
 var moveOut = &cairn.ExportOptions{Mode: cairn.Reference}
@@ -306,6 +307,45 @@ func TestMoveOutFails(t *testing.T) {
 		mustExport(t, s, data, target, moveOut)
 		mustBeStored(t, s, data, cairn.Complete, 0, len(data))
 		mustBeSound(t, s)
+	}
+}
+
+// TestMoveOutChanged has the file that a blob is being moved to be changed after the
+// first commit that removes rows: no more of them go.
+func TestMoveOutChanged(t *testing.T) {
+	data := content(1, (2*cairn.DropGroups+5)*bao.GroupSize)
+	for name, change := range map[string]func(path string) error{
+		"shorter":  func(path string) error { return os.Truncate(path, 5) },
+		"removed":  os.Remove,
+		"replaced": func(path string) error { return errors.Join(os.Remove(path), os.WriteFile(path, data, 0o600)) },
+	} {
+		s := open(t, tempPath(t), nil)
+		add(t, s, data)
+		target := filepath.Join(t.TempDir(), "target")
+		err := s.OnWriter(t.Context(), func(conn *sqlite.Conn) error {
+			return conn.CreateFunction("change", &sqlite.FunctionImpl{
+				NArgs:  0,
+				Scalar: func(sqlite.Context, []sqlite.Value) (sqlite.Value, error) { return sqlite.Value{}, change(target) },
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		script(t, s, `create temp trigger changing after insert on main."path" begin select change(); end`)
+		if err := s.Export(t.Context(), hashOf(data), target, moveOut); !errors.Is(err, cairn.ErrConflict) {
+			t.Errorf("%s: %v", name, err)
+		}
+		moved := cairn.DropGroups * bao.GroupSize
+		mustBeStored(t, s, data, cairn.Complete, len(data)-moved, moved)
+		b, err := s.Blob(t.Context(), hashOf(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := make([]byte, len(data)-moved)
+		if _, err := b.ReadAt(rest, int64(moved)); err != nil && err != io.EOF || !bytes.Equal(rest, data[moved:]) {
+			t.Errorf("%s: what is in the database: %v", name, err)
+		}
+		b.Close()
 	}
 }
 

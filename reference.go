@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/cairnstore/cairn/bao"
@@ -44,6 +45,9 @@ func (s *Store) reference(ctx context.Context, f *os.File, file outsideFile, opt
 		return nil, err
 	}
 	if err := syncRead(ctx, f); err != nil {
+		return nil, err
+	}
+	if err := syncNames(ctx, file.path); err != nil {
 		return nil, err
 	}
 	return a.publish(opts)
@@ -154,7 +158,25 @@ func (f outsideFile) unchanged() error {
 // syncRead makes durable what a file has that we only read, where that is possible
 // and has a meaning.
 func syncRead(ctx context.Context, f *os.File) error {
-	err := syncFile(ctx, f)
+	return wherePossible(inBackground(ctx, f.Sync))
+}
+
+// syncNames makes durable, in the same way, that a path leads to its file: its own
+// entry and, behind a symbolic link, the file's.
+func syncNames(ctx context.Context, path string) error {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	dir, _ := filepath.Split(path)
+	if err := wherePossible(inBackground(ctx, func() error { return syncDir(dir) })); err != nil {
+		return err
+	}
+	return wherePossible(inBackground(ctx, func() error { return syncDir(filepath.Dir(real)) }))
+}
+
+// wherePossible returns an error of a sync, unless it says that there is none.
+func wherePossible(err error) error {
 	for _, impossible := range []error{syscall.EINVAL, syscall.ENOTSUP, syscall.EROFS, os.ErrPermission} {
 		if errors.Is(err, impossible) {
 			return nil
@@ -165,9 +187,12 @@ func syncRead(ctx context.Context, f *os.File) error {
 
 // syncFile makes a file durable. When ctx is done it does not wait for the end:
 // the file may be closed and removed meanwhile.
-func syncFile(ctx context.Context, f *os.File) error {
+func syncFile(ctx context.Context, f *os.File) error { return inBackground(ctx, f.Sync) }
+
+// inBackground calls f, and does not wait for its end when ctx is done.
+func inBackground(ctx context.Context, f func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- f.Sync() }()
+	go func() { done <- f() }()
 	select {
 	case err := <-done:
 		return err

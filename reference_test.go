@@ -389,6 +389,23 @@ func TestReferenceCompletes(t *testing.T) {
 	}
 }
 
+// TestReferenceUnreadable: a directory that cannot be read, and so not be synced, is
+// no reason to refuse a file in it.
+func TestReferenceUnreadable(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root reads every directory")
+	}
+	s := open(t, tempPath(t), nil)
+	data := content(1, 200_000)
+	file := newFile(t, data)
+	if err := os.Chmod(filepath.Dir(file), 0o300); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(filepath.Dir(file), 0o700) })
+	refer(t, s, file)
+	mustHave(t, s, data)
+}
+
 // TestAddBringsIn: content that is only in a file comes into the database when it
 // is added, with an open handle beside it, and with owners and keys that have it.
 func TestAddBringsIn(t *testing.T) {

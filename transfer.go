@@ -56,9 +56,9 @@ type Progress struct {
 // while it is hashed, or that has not as many bytes as its size says, is
 // [ErrMismatch], and nothing is recorded. Content that is in the database already
 // stays there, and no path is recorded; that of a partial blob completes it, in
-// place of what was there. The file's content is made durable before it is relied
-// on. An empty file is simply stored. To add the content in mode Copy later
-// brings it into the database.
+// place of what was there. The file's content, and its name, are made durable before
+// it is relied on, where the file system can do that. An empty file is simply
+// stored. To add the content in mode Copy later brings it into the database.
 func (s *Store) AddFile(ctx context.Context, path string, opts *AddOptions) (*TempTag, error) {
 	tag, err := s.addFile(ctx, path, opts)
 	if err != nil {

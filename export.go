@@ -149,48 +149,11 @@ func (x *exporter) mayReplace() error {
 	} else if !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: what is there is no regular file", ErrConflict)
 	}
-	used, err := x.pathsOfOthers(info)
-	if err != nil {
-		return err
+	used, err := x.s.isUsed(x.ctx, x.target, info, x.b.hash[:])
+	if err == nil && used {
+		err = fmt.Errorf("%w: another blob has its bytes there", ErrConflict)
 	}
-	for i, path := range used {
-		other, err := os.Stat(path)
-		if i == 0 && path == x.target || err == nil && info != nil && os.SameFile(info, other) {
-			return fmt.Errorf("%w: another blob has its bytes there", ErrConflict)
-		}
-	}
-	return nil
-}
-
-// pathsOfOthers returns the files of other blobs that may be what is at target: by
-// their path, and then by their number.
-func (x *exporter) pathsOfOthers(info fs.FileInfo) (paths []string, err error) {
-	err = x.s.pool.read(x.ctx, func(conn *sqlite.Conn) error {
-		stmt := prep(conn, "path_of_others")
-		stmt.SetBytes(":path", []byte(x.target))
-		stmt.SetBytes(":hash", x.b.hash[:])
-		if paths, err = columnStrings(stmt, nil); err != nil || info == nil {
-			return err
-		}
-		stmt = prep(conn, "path_same_inode")
-		stmt.SetInt64(":inode", inodeOf(info))
-		stmt.SetBytes(":hash", x.b.hash[:])
-		paths, err = columnStrings(stmt, paths)
-		return err
-	})
-	return paths, err
-}
-
-// columnStrings appends the column path of all rows, and resets the statement.
-func columnStrings(stmt *sqlite.Stmt, list []string) ([]string, error) {
-	defer stmt.Reset()
-	for {
-		found, err := stmt.Step()
-		if err != nil || !found {
-			return list, err
-		}
-		list = append(list, columnString(stmt, "path"))
-	}
+	return err
 }
 
 // replace writes a temporary file beside target and renames it. The rename
@@ -219,7 +182,7 @@ func (x *exporter) replace() error {
 	if x.s.writer == nil {
 		return nil
 	}
-	if err := x.stillThere(); err != nil {
+	if err := errors.Join(x.file.resolve(), x.stillThere()); err != nil {
 		return err
 	}
 	return x.note()
@@ -263,7 +226,7 @@ func (x *exporter) writeTemp() (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
-	x.file = outsideFile{x.target, stampOf(info)}
+	x.file = outsideFile{path: x.target, stamp: stampOf(info)}
 	return name, f.Close()
 }
 

@@ -154,6 +154,59 @@ func TestExportOverOther(t *testing.T) {
 	mustBeSound(t, s)
 }
 
+// TestExportOverSaved: a referenced file that has been saved again, and so is another
+// one with the same content, must not be replaced by another name either.
+func TestExportOverSaved(t *testing.T) {
+	data, other := content(1, 300_000), content(2, 300_000)
+	for name, at := range map[string]struct{ named, target string }{
+		"link to its directory": {"below/file", "dir/file"},
+		"link to it":            {"link", "dir/file"},
+		"by another link":       {"dir/file", "below/file"},
+		"two links":             {"below/file", "again/file"},
+		"moved out":             {"below/moved", "dir/moved"},
+	} {
+		s := open(t, tempPath(t), nil)
+		dir := t.TempDir()
+		in := func(name string) string { return filepath.Join(dir, name) }
+		if err := errors.Join(os.Mkdir(in("dir"), 0o700), os.Symlink("dir", in("below")), os.Symlink("below", in("again")),
+			os.Symlink("dir/file", in("link"))); err != nil {
+			t.Fatal(err)
+		}
+		add(t, s, other)
+		if name == "moved out" {
+			add(t, s, data)
+			mustExport(t, s, data, in(at.named), moveOut)
+		} else {
+			writeFile(t, in("dir/file"), data)
+			refer(t, s, in(at.named))
+		}
+		saved := writeFile(t, in("saved"), data)
+		if err := os.Rename(saved, in(at.target)); err != nil {
+			t.Fatal(err)
+		}
+		for _, opts := range []*cairn.ExportOptions{nil, moveOut} {
+			if err := s.Export(t.Context(), hashOf(other), in(at.target), opts); !errors.Is(err, cairn.ErrConflict) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		for path, want := range map[string]bool{in(at.target): true, in(at.named): true, in("dir/other"): false, in("dir"): false} {
+			if is, err := s.IsReferenced(t.Context(), path); err != nil || is != want {
+				t.Errorf("%s: %s is referenced: %v, %v", name, path, is, err)
+			}
+		}
+		mustExport(t, s, data, in(at.target), nil) // its own may be replaced
+		mustHave(t, s, data)
+		mustBeSound(t, s)
+		if err := s.Delete(t.Context(), hashOf(data)); err != nil {
+			t.Fatal(err)
+		}
+		if is, err := s.IsReferenced(t.Context(), in(at.target)); err != nil || is {
+			t.Errorf("%s: referenced when nobody has it: %v, %v", name, is, err)
+		}
+		mustExport(t, s, other, in(at.target), moveOut)
+	}
+}
+
 func TestExportRefused(t *testing.T) {
 	path := tempPath(t)
 	s := open(t, path, nil)

@@ -42,6 +42,7 @@ func stampOf(info fs.FileInfo) stamp {
 type outsideFile struct {
 	path string
 	stamp
+	real string // path without symbolic links, "" if that is path itself
 }
 
 // readPaths returns the files that have a blob's bytes.
@@ -55,7 +56,7 @@ func readPaths(conn *sqlite.Conn, blob int64) (files []outsideFile, err error) {
 			return files, err
 		}
 		was := stamp{stmt.GetInt64("size"), stmt.GetInt64("mtime"), stmt.GetInt64("inode")}
-		files = append(files, outsideFile{columnString(stmt, "path"), was})
+		files = append(files, outsideFile{columnString(stmt, "path"), was, columnString(stmt, "real")})
 	}
 }
 
@@ -67,6 +68,7 @@ func putPath(conn *sqlite.Conn, blob int64, file outsideFile) error {
 	stmt.SetInt64(":size", file.size)
 	stmt.SetInt64(":mtime", file.mtime)
 	stmt.SetInt64(":inode", file.inode)
+	stmt.SetBytes(":real", []byte(file.real))
 	return exec(stmt)
 }
 

@@ -436,7 +436,7 @@ func TestOwnFileOutside(t *testing.T) {
 func TestCheckOutside(t *testing.T) {
 	for _, text := range []string{
 		`delete from "path"`,
-		`insert into "path" values (77, x'2f', 1, 1, 1)`,
+		`insert into "path" ("blob", "path", "size", "mtime", "inode") values (77, x'2f', 1, 1, 1)`,
 		`update "blob" set "external" = "external" - 1, "stored" = "stored" + 1`,
 		`update "blob" set "external" = 0, "stored" = "size"`,
 		`update "path" set "path" = x'2f6e6f'`,

@@ -47,7 +47,10 @@ func (s *Store) reference(ctx context.Context, f *os.File, file outsideFile, opt
 	if err := syncRead(ctx, f); err != nil {
 		return nil, err
 	}
-	if err := syncNames(ctx, file.path); err != nil {
+	if err := file.resolve(); err != nil {
+		return nil, err
+	}
+	if err := file.syncNames(ctx); err != nil {
 		return nil, err
 	}
 	return a.publish(opts)
@@ -161,18 +164,29 @@ func syncRead(ctx context.Context, f *os.File) error {
 	return wherePossible(inBackground(ctx, f.Sync))
 }
 
+// resolve notes where the file is.
+func (f *outsideFile) resolve() error {
+	real, err := filepath.EvalSymlinks(f.path)
+	if real == f.path {
+		real = ""
+	}
+	f.real = real
+	return err
+}
+
 // syncNames makes durable, in the same way, that a path leads to its file: its own
 // entry and, behind a symbolic link, the file's.
-func syncNames(ctx context.Context, path string) error {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return err
+func (f *outsideFile) syncNames(ctx context.Context) error {
+	for _, name := range []string{f.path, f.real} {
+		dir, _ := filepath.Split(name)
+		if name == "" {
+			continue
+		}
+		if err := wherePossible(inBackground(ctx, func() error { return syncDir(dir) })); err != nil {
+			return err
+		}
 	}
-	dir, _ := filepath.Split(path)
-	if err := wherePossible(inBackground(ctx, func() error { return syncDir(dir) })); err != nil {
-		return err
-	}
-	return wherePossible(inBackground(ctx, func() error { return syncDir(filepath.Dir(real)) }))
+	return nil
 }
 
 // wherePossible returns an error of a sync, unless it says that there is none.

@@ -95,7 +95,7 @@ func TestScrubExternal(t *testing.T) {
 	// Groups 5 and 6 are said to be in a file that is not there any more.
 	script(t, s, fmt.Sprintf(`delete from "row" where id in (%d, %d)`, id+5, id+6))
 	script(t, s, fmt.Sprintf(`update "blob" set "stored" = "stored" - %d, "external" = %[1]d`, 2*bao.GroupSize))
-	script(t, s, fmt.Sprintf(`insert into "path" values (%d, cast('/nowhere/to be found' as blob), %d, 0, 0)`, id>>cairn.GroupBits, size))
+	script(t, s, fmt.Sprintf(`insert into "path" ("blob", "path", "size", "mtime", "inode") values (%d, cast('/nowhere/to be found' as blob), %d, 0, 0)`, id>>cairn.GroupBits, size))
 	script(t, s, fmt.Sprintf(`update "row" set data = zeroblob(length(data)) where id = %d`, id+10))
 	mustFind(t, s, nil, cairn.Finding{Hash: hash, Ranges: groupsOf(size, 5, 6, 10), Outcome: cairn.Lost})
 	st := must(s.Status(t.Context(), hash))

@@ -87,7 +87,7 @@ func (s *Store) addFile(ctx context.Context, path string, opts *AddOptions) (*Te
 		}
 		return s.add(ctx, f, opts, nil)
 	case Reference:
-		return s.reference(ctx, f, outsideFile{path, stampOf(info)}, opts)
+		return s.reference(ctx, f, outsideFile{path: path, stamp: stampOf(info)}, opts)
 	}
 	return nil, errMode
 }

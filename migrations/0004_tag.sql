@@ -44,17 +44,20 @@ alter table "blob" add column "external" integer not null default 0 check ("exte
 -- A file outside that has a blob's content from its first byte on, by its absolute
 -- path, and what it was like when it was last seen to: the size in bytes, the time
 -- of its last change in nanoseconds since the Unix epoch, its number in the file
--- system (0 where there is none).
+-- system (0 where there is none). real: its path without symbolic links then, empty
+-- if that is the path itself.
 create table "path" (
   "blob" integer not null,
   "path" blob not null check (length("path") > 0),
   "size" integer not null,
   "mtime" integer not null,
   "inode" integer not null,
+  "real" blob not null default x'',
   primary key ("blob", "path")
 ) strict, without rowid;
 create index "path_path" on "path" ("path");
 create index "path_inode" on "path" ("inode");
+create index "path_real" on "path" ("real") where "real" > x'';
 
 alter table "usage" add column "tags" integer not null default 0;
 alter table "usage" add column "external" integer not null default 0;

@@ -1,2 +1,2 @@
 select "path"."path" as "path" from "path" join "blob" on "blob"."id" = "path"."blob"
-where "path"."path" = :path and "hash" is not :hash limit 1;
+where "path"."path" in (:path, :real) and "hash" is not :hash limit 1;

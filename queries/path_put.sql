@@ -1,2 +1,3 @@
-insert into "path" ("blob", "path", "size", "mtime", "inode") values (:blob, :path, :size, :mtime, :inode)
-on conflict ("blob", "path") do update set "size" = excluded."size", "mtime" = excluded."mtime", "inode" = excluded."inode";
+insert into "path" ("blob", "path", "size", "mtime", "inode", "real") values (:blob, :path, :size, :mtime, :inode, :real)
+on conflict ("blob", "path") do update set
+  "size" = excluded."size", "mtime" = excluded."mtime", "inode" = excluded."inode", "real" = excluded."real";

@@ -33,7 +33,7 @@ func (c *baoEncodeCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer bar.finish()
-	return c.write(a, store, func(w io.Writer) error {
+	return c.write(ctx, a, store, func(w io.Writer) error {
 		return store.ExportBao(ctx, c.Hash, c.Ranges, io.MultiWriter(w, bar))
 	})
 }

@@ -52,7 +52,7 @@ func (c *getCmd) Run(ctx context.Context, a *app) (err error) {
 	if c.Offset == 0 && c.Length == nil {
 		return exportFile(ctx, store, c.Hash, *c.Output, cairn.Copy, bar)
 	}
-	return c.write(a, store, func(w io.Writer) error {
+	return c.write(ctx, a, store, func(w io.Writer) error {
 		return c.copy(ctx, store, io.MultiWriter(w, bar))
 	})
 }

@@ -22,7 +22,7 @@ func (c *outboardCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	defer closing(store, &err)
-	return c.write(a, store, func(w io.Writer) error {
+	return c.write(ctx, a, store, func(w io.Writer) error {
 		if c.NoSize {
 			w = &skipWriter{w: w, skip: sizeLen}
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -54,14 +55,22 @@ func replaceable(store *cairn.Store, path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// write writes to the file that -o names, or to standard output.
-func (o *output) write(a *app, store *cairn.Store, write func(w io.Writer) error) error {
+// write writes to the file that -o names, or to standard output. A file that a blob
+// has its bytes in, whichever, is not replaced: what is written is not the blob.
+func (o *output) write(ctx context.Context, a *app, store *cairn.Store, write func(w io.Writer) error) error {
 	if o.isStdout() {
 		return write(a.out)
 	}
 	target, err := replaceable(store, *o.Output)
 	if err != nil {
 		return err
+	}
+	used, err := store.IsReferenced(ctx, target)
+	if err != nil {
+		return err
+	}
+	if used {
+		return fmt.Errorf("replace %q: %w: a blob has its bytes there", target, cairn.ErrConflict)
 	}
 	return replaceFile(target, write)
 }

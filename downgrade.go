@@ -16,6 +16,7 @@ type downgrade struct {
 	blob blobRow    // as it was when the bad groups were found
 	rest bao.Ranges // bad, and not dealt with yet
 	bare bool       // no copies are made, for want of room
+	in   bool       // what is good of the files is in rows, as far as there was room
 
 	part  bao.Ranges // of rest, what the transaction deals with
 	lost  bao.Ranges // of part, what is absent by it
@@ -26,7 +27,8 @@ type downgrade struct {
 // returns those that are absent by it. The pairs above all others must verify.
 //
 // Each commit removes at most dropGroups, unless a piece has the blob: then all
-// that is bad goes in one. The first makes the blob partial, without whatever has
+// that is bad goes in one, before which what is good of the files outside is
+// brought into rows, by steps, each of which leaves a complete blob. The first makes the blob partial, without whatever has
 // no row that fits; other groups that are bad stay marked as present until their
 // commit. So a crash between two leaves a sound partial blob, of which the rest of
 // the damage can be found again; one before the first leaves the blob as it was.
@@ -40,6 +42,12 @@ func (s *Store) downgrade(ctx context.Context, blob blobRow, bad bao.Ranges) (lo
 		if errors.Is(err, ErrFull) && d.keyed && !d.bare {
 			d.bare = true
 			continue
+		}
+		if errors.Is(err, errPieceOutside) && !d.in {
+			d.in = true
+			if err = d.bringIn(ctx); err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return lost, err
@@ -65,6 +73,9 @@ func (d *downgrade) run(conn *sqlite.Conn) error {
 		return err
 	}
 	d.keyed = len(keys) > 0
+	if d.keyed && blob.External > 0 && !d.in {
+		return errPieceOutside
+	}
 	if err := d.choose(conn, blob); err != nil {
 		return err
 	}
@@ -359,7 +370,10 @@ func (d *downgrade) reopen(conn *sqlite.Conn, key string, blob blobRow) error {
 		if !fits {
 			return d.s.emptyPiece(conn, key, piece)
 		}
+	} else if err := leaveOutside(conn, piece.blobRow); err != nil {
+		return err
 	}
+	piece.External = 0 // it has what is in rows
 	_, err = d.s.reopenPiece(conn, key, piece)
 	return err
 }

@@ -92,7 +92,9 @@ type ScrubReport struct {
 // that a client fetches only those. A piece that had such a blob as its content is
 // one that is being written again, with what is good of it; if several had it, and
 // there is no room for a copy of that for each, the last one in the order of the
-// keys has it, and the others are empty. A damaged outboard is derived from what
+// keys has it, and the others are empty. What such a blob has in files outside is
+// brought into the database for that, as far as there is room without anything
+// being evicted, and the piece has what is there then. A damaged outboard is derived from what
 // is whole, and written if opts.Repair is set or something is removed.
 //
 // It may be used beside everything else: no lock, and no snapshot longer than a

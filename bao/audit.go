@@ -1,5 +1,10 @@
 package bao
 
+import (
+	"math/bits"
+	"slices"
+)
+
 // An AuditSource is what is stored of a blob, good or bad. What cannot be read
 // because it is damaged counts as not there; an error ends the audit.
 type AuditSource interface {
@@ -17,14 +22,14 @@ type AuditSource interface {
 //
 // Where all is good, the data of each group is hashed once, in order. The chaining
 // values come from the stored pairs, from the root downwards. A pair that is
-// damaged is derived, half by half: from what is left of it, from the child's own
-// pair, or from all data below the child. If that does not lead to what the root
-// demands, nothing below it can be known to be good. Each pair that was derived
+// damaged is derived, half by half: from what is left of it, from the pairs below
+// the child, from all data below it, or from both. If that does not lead to what the
+// root demands, nothing below it can be known to be good. Each pair that was derived
 // goes to mend, as it must be, parents not always before their children; it is
 // valid until mend returns, whose error ends the audit.
 //
 // It holds one tile a level and no data, and hashes the data below a damaged pair
-// again, at most once for each level of the tree.
+// again, at most twice for each level of the tree.
 func Audit(root CV, size int64, present Ranges, src AuditSource, mend func(Part) error) (bad Ranges, err error) {
 	if err := checkSize(size); err != nil {
 		return Ranges{}, err
@@ -141,23 +146,19 @@ type derivation struct {
 }
 
 // derive looks for the pair that has the given chaining value, and reports
-// whether there is one.
+// whether there is one: with what the stored pairs below it say, at first those of
+// the next node and then of one more level of tiles at a time, with what the data
+// says, and with both.
 func (a *auditor) derive(d *derivation, want CV, root bool) (found bool, err error) {
+	height := bits.Len64(uint64(d.halves[0].n))
+	for depth := 1; depth < height+TileHeight; depth += TileHeight {
+		if found, err = a.guess(d, depth, false, want, root); found || err != nil {
+			return found, err
+		}
+	}
 	var may [2][]CV
 	for i, h := range d.halves {
 		may[i] = append(may[i], CV(d.pair[32*i:]))
-		if h.n > 1 {
-			pair, err := a.stored(h.first, h.n)
-			if err != nil {
-				return false, err
-			}
-			may[i] = append(may[i], ParentCV(&pair, false))
-		}
-	}
-	if d.choose(may, want, root) {
-		return true, nil
-	}
-	for i, h := range d.halves {
 		if d.fromData[i], d.computed[i], err = a.compute(h.first, h.n, false); err != nil {
 			return false, err
 		}
@@ -165,7 +166,77 @@ func (a *auditor) derive(d *derivation, want CV, root bool) (found bool, err err
 			may[i] = append(may[i], d.fromData[i])
 		}
 	}
+	if d.choose(may, want, root) {
+		return true, nil
+	}
+	return a.guess(d, height, true, want, root)
+}
+
+// guess looks for the pair with what lies below it to a depth, and if there is no
+// further pair, and data is set, with the data.
+func (a *auditor) guess(d *derivation, depth int, data bool, want CV, root bool) (found bool, err error) {
+	var may [2][]CV
+	for i := range may {
+		if may[i], err = a.half(d.halves[i], CV(d.pair[32*i:]), depth, data); err != nil {
+			return false, err
+		}
+	}
 	return d.choose(may, want, root), nil
+}
+
+// maxGuesses is the most values that a chaining value is held to be possible of.
+const maxGuesses = 32
+
+// half returns what the chaining value of a child may be, the likeliest first:
+// what follows from below it, and what is stored. If these agree it is certain.
+func (a *auditor) half(h half, stored CV, depth int, data bool) (may []CV, err error) {
+	switch lo, hi := a.chunks(h.first, h.n); {
+	case h.n == 1 && data && a.present.covers(lo, hi):
+		cv, ok, err := a.src.GroupCV(h.first)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			may = append(may, cv)
+		}
+	case h.n > 1 && depth > 0 && a.present.overlaps(lo, hi):
+		if may, err = a.below(h, depth, data); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case slices.Contains(may, stored):
+		return []CV{stored}, nil
+	case stored == CV{}: // nothing is stored
+		return may, nil
+	}
+	return append(may, stored), nil
+}
+
+// below returns what the chaining value of a node may be by its own pair, as it is
+// stored and as it follows from below that.
+func (a *auditor) below(h half, depth int, data bool) (may []CV, err error) {
+	pair, err := a.stored(h.first, h.n)
+	if err != nil {
+		return nil, err
+	}
+	var kids [2][]CV
+	for i, kid := range halves(h.first, h.n) {
+		if kids[i], err = a.half(kid, CV(pair[32*i:]), depth-1, data); err != nil {
+			return nil, err
+		}
+	}
+	for sum := 0; sum < len(kids[0])+len(kids[1])-1; sum++ {
+		for i := max(0, sum+1-len(kids[1])); i <= sum && i < len(kids[0]); i++ {
+			if len(may) == maxGuesses {
+				return may, nil
+			}
+			copy(pair[:32], kids[0][i][:])
+			copy(pair[32:], kids[1][sum-i][:])
+			may = append(may, ParentCV(&pair, false))
+		}
+	}
+	return may, nil
 }
 
 // choose takes the halves that together have the given chaining value.

@@ -107,8 +107,9 @@ type finding struct {
 	mended map[span]bool
 }
 
-// expect is what can be known, by what is damaged and not by hashing: a pair can
-// be known if each half of it is whole somewhere.
+// expect is what can be known, by what is damaged and not by hashing: a half of a
+// pair can be known if it is whole, or if both halves of the pair below it can be
+// or, below the lowest, the data is whole.
 func (d *damage) expect() finding {
 	f := finding{make(map[int64]bool), make(map[span]bool)}
 	groups := bao.Groups(d.size)
@@ -121,15 +122,20 @@ func (d *damage) expect() finding {
 		return any, all
 	}
 	groupsOf := func(s span) (first, end int64) { return int64(s.lo / 16), int64((s.hi + 15) / 16) }
-	dataGood := func(s span) bool {
-		first, end := groupsOf(s)
-		for g := first; g < end; g++ {
-			if d.bad[g] {
+	kidsOf := func(s span) [2]span { return [2]span{{s.lo, middle(s.lo, s.hi)}, {middle(s.lo, s.hi), s.hi}} }
+	var known func(s span) bool
+	known = func(s span) bool {
+		if first, end := groupsOf(s); end-first == 1 {
+			_, all := there(s)
+			return all && !d.bad[first]
+		}
+		broken := d.halves[s]
+		for i, kid := range kidsOf(s) {
+			if broken[i] && !known(kid) {
 				return false
 			}
 		}
-		_, all := there(s)
-		return all
+		return true
 	}
 	var walk func(s span)
 	walk = func(s span) {
@@ -144,14 +150,9 @@ func (d *damage) expect() finding {
 			}
 			return
 		}
-		kids := [2]span{{s.lo, middle(s.lo, s.hi)}, {middle(s.lo, s.hi), s.hi}}
+		kids := kidsOf(s)
 		broken := d.halves[s]
-		known := true
-		for i, kid := range kids {
-			inner := kid.hi-kid.lo > 16
-			known = known && (!broken[i] || inner && d.halves[kid] == [2]bool{} || dataGood(kid))
-		}
-		if !known {
+		if !known(s) {
 			for g := first; g < end; g++ {
 				if d.present.Contains(uint64(g) * 16) {
 					f.bad[g] = true
@@ -279,6 +280,35 @@ func TestAuditTiles(t *testing.T) {
 					d.damagePair(list[rnd.IntN(len(list))], true, rnd.IntN(2) == 0)
 				}
 				d.audit(t, fmt.Sprintf("tile %v from %d, and more", tile, from))
+			}
+		}
+	}
+}
+
+// TestAuditUpperTile loses a tile of an upper level, and a group: with the tops of
+// the tiles below, only that group is lost.
+func TestAuditUpperTile(t *testing.T) {
+	for _, groups := range []int{130, 64*64 + 70} {
+		b := newBlob(t, noise(groups*bao.GroupSize-5))
+		for tile := range b.tiles {
+			if tile.Level == 0 {
+				continue
+			}
+			for _, garbage := range []bool{false, true} {
+				d := newDamage(b)
+				if garbage {
+					for _, s := range d.nodes() {
+						pair := d.pairs[s]
+						if at, _, _ := (bao.Part{Start: s.lo, End: s.hi, Pair: &pair}).Tile(); at == tile {
+							d.damagePair(s, true, true)
+						}
+					}
+				} else {
+					d.loseTile(tile, 0)
+				}
+				d.damageGroup(1, false)
+				d.damageGroup(int64(groups)-1, true)
+				d.audit(t, fmt.Sprintf("tile %v, garbage %v", tile, garbage))
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package cairn
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cairnstore/cairn/bao"
@@ -50,7 +51,7 @@ func (r *blobRows) close() {
 
 // read reads the given group, which follows the one before, to the start of p, and
 // returns its length, which is the one that it must have, and whether it has been
-// verified. What p has behind it is the read's to write to: it may be what
+// verified: in a blob that has bytes outside it always is. What p has behind it is the read's to write to: it may be what
 // follows. A group that a partial blob does not have is errAbsent.
 func (r *blobRows) read(group int64, p []byte) (length int, verified bool, err error) {
 	found, err := r.next(group)
@@ -65,9 +66,33 @@ func (r *blobRows) read(group int64, p []byte) (length int, verified bool, err e
 		return length, true, r.outside.read(r.conn, r.blob, group, p)
 	}
 	if n := r.stmt.ColumnLen(1); n != length {
-		return 0, false, fmt.Errorf("%w: row has %d bytes, not %d", bao.ErrMismatch, n, length)
+		return r.instead(group, p, fmt.Errorf("%w: row has %d bytes, not %d", bao.ErrMismatch, n, length))
 	}
-	return r.stmt.ColumnBytes(1, p[:length]), false, nil
+	r.stmt.ColumnBytes(1, p[:length])
+	if r.blob.External == 0 {
+		return length, false, nil
+	}
+	want, err := r.b.s.groupCV(r.conn, r.blob, group)
+	if err != nil {
+		return 0, false, err
+	}
+	if hashGroup(p[:length], group, r.blob.Size <= bao.GroupSize) != want {
+		return r.instead(group, p, bao.ErrMismatch)
+	}
+	return length, true, nil
+}
+
+// instead reads a group whose row is damaged from the files outside, if there are
+// any and one has it.
+func (r *blobRows) instead(group int64, p []byte, rowErr error) (length int, verified bool, err error) {
+	if r.blob.External == 0 {
+		return 0, false, rowErr
+	}
+	err = r.outside.read(r.conn, r.blob, group, p)
+	if errors.Is(err, errOutside) { // what is to be told is the row
+		err = rowErr
+	}
+	return bao.GroupLen(r.blob.Size, group), true, err
 }
 
 // next goes to the row of a group, and reports whether there is one.

@@ -41,23 +41,23 @@ type moveIn struct {
 	full   *bool // whether there was no room for one of these before
 }
 
-// read reads and verifies those of some groups that have no row, one in a
-// snapshot. What no file has is left out.
+// read reads and verifies some groups, one in a snapshot. What neither a row nor a
+// file has is left out.
 func (m *moveIn) read(ctx context.Context, s *Store, groups uint64) error {
 	b := Blob{s: s, hash: m.blob.hash}
 	for ; groups != 0; groups &= groups - 1 {
 		i := bits.TrailingZeros64(groups)
-		group, outside := m.first+int64(i), false
+		group, good := m.first+int64(i), false
 		err := s.pool.read(ctx, func(conn *sqlite.Conn) (err error) {
 			rows := b.openRows(conn, m.blob, group*bao.GroupSize, 1)
 			defer rows.close()
-			_, outside, err = rows.read(group, m.buf[i*bao.GroupSize:][:bao.GroupSize])
+			_, good, err = rows.read(group, m.buf[i*bao.GroupSize:][:bao.GroupSize])
 			return err
 		})
 		if err != nil && !isDamage(err) && err != errAbsent {
 			return err
 		}
-		if err == nil && outside {
+		if err == nil && good {
 			m.groups |= 1 << i
 		}
 	}

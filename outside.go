@@ -156,34 +156,36 @@ func (o *outsideReader) search(conn *sqlite.Conn, blob int64, w wantedGroup, p [
 	return fmt.Errorf("%w: %w", errOutside, why)
 }
 
-// readUnverified reads a group to the start of p from the first file that has so
-// many bytes, one that has not changed if there is any. Whether it is the blob's,
-// nobody has looked.
-func (o *outsideReader) readUnverified(conn *sqlite.Conn, blob blobRow, group int64, p []byte) (n int, err error) {
+// readUnverified reads a group to the start of p from each file that has so many
+// bytes, those first that have not changed, and calls f each time. Whether they are
+// the blob's, nobody has looked.
+func (o *outsideReader) readUnverified(conn *sqlite.Conn, blob blobRow, group int64, p []byte, f func()) error {
 	o.close()
 	files, err := readPaths(conn, blob.id)
 	if err != nil {
-		return 0, err
+		return err
 	}
+	length := bao.GroupLen(blob.Size, group)
 	for _, unchanged := range []bool{true, false} {
 		for _, file := range files {
-			f, now, err := o.s.openOutside(file.path)
+			open, now, err := o.s.openOutside(file.path)
 			if isShortage(err) {
-				return 0, err
+				return err
 			}
 			if err != nil {
 				continue
 			}
+			n := 0
 			if (now == file.stamp) == unchanged {
-				n, _ = f.ReadAt(p[:bao.GroupLen(blob.Size, group)], group*bao.GroupSize)
+				n, _ = open.ReadAt(p[:length], group*bao.GroupSize)
 			}
-			o.s.files.release(f)
-			if n == bao.GroupLen(blob.Size, group) {
-				return n, nil
+			o.s.files.release(open)
+			if n == length {
+				f()
 			}
 		}
 	}
-	return 0, errOutside
+	return nil
 }
 
 // isShortage reports whether a file could not be opened for a reason that says

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"github.com/cairnstore/cairn/bao"
@@ -82,37 +83,53 @@ func (in *inspection) run(hash Hash) error {
 	if !possibleSize(blob) {
 		return fmt.Errorf("%w: its size cannot be %d", ErrCorrupt, blob.Size)
 	}
-	bad, mended, err := in.audit(blob, present, false)
-	if in.bad = bad; err != nil || bad.IsEmpty() && mended.IsEmpty() {
+	r, err := in.audit(blob, present, false)
+	if in.bad = r.bad; err != nil || r.good() {
 		return err
 	}
 	if blob.Size == 0 { // its content is known
 		if err := in.putEmpty(blob); err != nil {
 			return err
 		}
-		in.mended = bad
+		in.mended = r.bad
 		return nil
 	}
 	if in.s.writer == nil {
 		if err := in.stillThere(blob); err != nil {
 			return err
 		}
-		in.lost, in.mended = bad, mended
+		in.lost, in.mended = r.bad, r.mended.Union(r.spare)
 		return nil
 	}
-	if !mended.IsEmpty() && (in.repair || !bad.IsEmpty()) {
-		// Before the downgrade, because what stays must have its pairs.
-		if bad, mended, err = in.audit(blob, present, true); err != nil {
+	mended := r.mended.Union(r.spare)
+	if in.repair || !r.bad.IsEmpty() {
+		if r, err = in.mend(blob, present, r); err != nil {
 			return err
 		}
+		mended = mended.Union(r.spare)
 	}
 	in.mended = in.mended.Union(mended)
-	if bad.IsEmpty() {
+	if r.bad.IsEmpty() {
 		return nil
 	}
-	lost, err := in.s.downgrade(in.ctx, blob, bad)
+	lost, err := in.s.downgrade(in.ctx, blob, r.bad)
 	in.lost = in.lost.Union(lost)
 	return err
+}
+
+// mend repairs what an audit has found beside what is bad, before the downgrade:
+// what stays must have its pairs. With them whole, it can be told which of several
+// places has a group.
+func (in *inspection) mend(blob blobRow, present bao.Ranges, r auditResult) (_ auditResult, err error) {
+	if !r.mended.IsEmpty() {
+		if r, err = in.audit(blob, present, true); err == nil && blob.External > 0 {
+			r, err = in.audit(blob, present, false)
+		}
+	}
+	if err == nil {
+		err = in.spare(blob, r.spare)
+	}
+	return r, err
 }
 
 // possibleSize reports whether a blob of its hash can have its size.
@@ -148,21 +165,83 @@ func unchanged(conn *sqlite.Conn, blob blobRow) error {
 	return err
 }
 
-// audit returns what of a blob is bad, and below which pairs that are not as they
-// must be but can be derived. With mend, it writes these.
-func (in *inspection) audit(blob blobRow, present bao.Ranges, mend bool) (bad, mended bao.Ranges, err error) {
+// An auditResult is what an audit has found, in chunks of whole groups.
+type auditResult struct {
+	bad    bao.Ranges
+	mended bao.Ranges // below pairs that are not as they must be but can be derived
+	spare  bao.Ranges // good, and in rows that are damaged
+}
+
+func (r auditResult) good() bool {
+	return r.bad.IsEmpty() && r.mended.IsEmpty() && r.spare.IsEmpty()
+}
+
+// audit returns what of a blob is not as it must be. With mend, it writes the pairs
+// that can be derived.
+func (in *inspection) audit(blob blobRow, present bao.Ranges, mend bool) (r auditResult, err error) {
 	src := auditSource{s: in.s, ctx: in.ctx, pace: in.pace, blob: blob, checker: runChecker{s: in.s}, first: -1, mend: mend}
 	if err = src.fit(); err == nil {
-		bad, err = bao.Audit(bao.CV(blob.hash), blob.Size, present, &src, src.pair)
+		r.bad, err = bao.Audit(bao.CV(blob.hash), blob.Size, present, &src, src.pair)
 	}
 	if err == nil {
 		err = src.flush()
 	}
 	if err != nil {
-		return bao.Ranges{}, bao.Ranges{}, err
+		return auditResult{}, err
 	}
-	mended, err = bao.FromBounds(src.mended...)
-	return bad, mended.Union(src.belowUnfit()).Intersect(bao.Chunks(0, bao.ChunkCount(blob.Size))), err
+	all := bao.Chunks(0, bao.ChunkCount(blob.Size))
+	r.spare = src.spare.Minus(r.bad).Intersect(all)
+	r.mended, err = bao.FromBounds(src.mended...)
+	r.mended = r.mended.Union(src.belowUnfit()).Intersect(all)
+	return r, err
+}
+
+// spare removes rows that are damaged and that a file makes up for, so that their
+// groups are in the files. A crash between two commits leaves the other rows.
+func (in *inspection) spare(blob blobRow, spare bao.Ranges) error {
+	for !spare.IsEmpty() {
+		part := firstGroups(spare, dropGroups)
+		err := in.s.write(in.ctx, 0, func(conn *sqlite.Conn) error {
+			if err := unchanged(conn, blob); err != nil {
+				return err
+			}
+			now, err := findBlob(conn, blob.hash)
+			if err == nil && now.External == 0 {
+				err = errChanged
+			}
+			if err != nil {
+				return err
+			}
+			return moveDamaged(conn, now, part)
+		})
+		if err != nil {
+			return err
+		}
+		spare = spare.Minus(part)
+	}
+	return nil
+}
+
+// moveDamaged removes the rows of some groups that are damaged, and counts their
+// bytes as outside.
+func moveDamaged(conn *sqlite.Conn, blob blobRow, groups bao.Ranges) error {
+	moved := int64(0)
+	err := eachRun(groups, func(first int64, run uint64) error {
+		rows, good, err := checkRows(conn, blob, first, run)
+		for damaged := rows &^ good; damaged != 0 && err == nil; damaged &= damaged - 1 {
+			group := first + int64(bits.TrailingZeros64(damaged))
+			moved += int64(bao.GroupLen(blob.Size, group))
+			err = removeRange(conn, "row_remove", rowID(blob.id, group), rowID(blob.id, group))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	stmt := prep(conn, "blob_move_out")
+	stmt.SetInt64(":id", blob.id)
+	stmt.SetInt64(":bytes", moved)
+	return exec(stmt)
 }
 
 // An auditSource reads what is stored of a blob, a run in a snapshot, and takes
@@ -176,20 +255,24 @@ type auditSource struct {
 	first   int64 // group of the run that is loaded
 
 	mend   bool
-	unfit  []int64  // ids of tiles
-	mended []uint64 // bounds
-	pairs  []pairAt // to be written
+	unfit  []int64    // ids of tiles
+	mended []uint64   // bounds
+	pairs  []pairAt   // to be written
+	spare  bao.Ranges // chunks of rows that are damaged and that a file makes up for
 }
 
-// GroupCV implements [bao.AuditSource].
-func (a *auditSource) GroupCV(group int64) (cv bao.CV, ok bool, err error) {
+// GroupCVs implements [bao.AuditSource].
+func (a *auditSource) GroupCVs(group int64) ([]bao.CV, error) {
 	if first := group &^ (groupRun - 1); first != a.first {
 		if err := a.load(first); err != nil {
-			return bao.CV{}, false, err
+			return nil, err
 		}
 	}
-	i := group - a.first
-	return a.checker.cvs[i], a.checker.there>>i&1 == 1, nil
+	i := int(group - a.first)
+	if a.checker.there>>i&1 == 0 {
+		return nil, nil
+	}
+	return append(a.checker.cvs[i:i+1:i+1], a.checker.more[i]...), nil
 }
 
 func (a *auditSource) load(first int64) error {
@@ -209,6 +292,7 @@ func (a *auditSource) load(first int64) error {
 	})
 	if err == nil {
 		a.first = first
+		a.spare = a.spare.Union(groupRanges(first, a.checker.spare))
 	}
 	return err
 }

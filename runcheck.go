@@ -1,6 +1,7 @@
 package cairn
 
 import (
+	"fmt"
 	"math/bits"
 
 	"github.com/cairnstore/cairn/bao"
@@ -14,14 +15,16 @@ type runChecker struct {
 	buf   [bao.GroupSize]byte
 	cvs   [groupRun]bao.CV // of the groups that are there
 	there uint64           // groups that can be read and are as long as they must be
-	bytes int64            // of these
+	spare uint64           // of these, those that are in a file, and have a row that is damaged
+	more  map[int][]bao.CV // of what other bytes groups are said to have, in rows and files
+	bytes int64            // of what is there
 	s     *Store
 }
 
 // load reads and hashes the given groups of the run that begins with first. What
 // is damaged is not there.
 func (c *runChecker) load(conn *sqlite.Conn, blob blobRow, first int64, groups uint64) error {
-	c.there, c.bytes = 0, 0
+	c.there, c.spare, c.more, c.bytes = 0, 0, nil, 0
 	for groups != 0 {
 		from := bits.TrailingZeros64(groups)
 		end := from + bits.TrailingZeros64(^(groups >> from))
@@ -44,20 +47,88 @@ func (c *runChecker) loadRows(conn *sqlite.Conn, blob blobRow, first int64, from
 	rows := b.openRows(conn, blob, off, min(int64(end-from)*bao.GroupSize, blob.Size-off))
 	defer rows.close()
 	for next = from; next < end; next++ {
-		group := first + int64(next)
-		n, _, err := rows.read(group, c.buf[:])
-		if err != nil && err != errAbsent && blob.External > 0 && isDamage(err) {
-			// It may be the outboard that is damaged.
-			n, err = rows.outside.readUnverified(conn, blob, group, c.buf[:])
-		}
-		if err != nil {
+		if err := c.loadGroup(rows, next, first+int64(next)); err != nil {
 			return next, err
 		}
-		c.cvs[next] = bao.GroupCV(&c.buf, n, group, blob.Size <= bao.GroupSize)
-		c.there |= 1 << next
-		c.bytes += int64(n)
 	}
 	return end, nil
+}
+
+// loadGroup loads one group, the i-th of its run. Where its row is not what it must
+// be, a file may have it. If that does not verify either, it may be the outboard
+// that is damaged: then all that there is of the group is taken down.
+func (c *runChecker) loadGroup(rows *blobRows, i int, group int64) error {
+	found, err := rows.next(group)
+	if err == nil && !found {
+		err = rows.expectOutside(group)
+	}
+	if err != nil {
+		return err
+	}
+	if found {
+		if done, err := c.loadRow(rows, i, group); done || err != nil {
+			return err
+		}
+	}
+	fits := c.there>>i&1 == 1 // the row's length
+	err = rows.outside.read(rows.conn, rows.blob, group, c.buf[:])
+	switch {
+	case err == nil:
+		c.there &^= 1 << i
+		c.take(rows.blob, i, group)
+	case isDamage(err):
+		err = rows.outside.readUnverified(rows.conn, rows.blob, group, c.buf[:], func() { c.take(rows.blob, i, group) })
+		if err != nil || fits {
+			return err
+		}
+		if c.there>>i&1 == 0 {
+			return errOutside
+		}
+	default:
+		return err
+	}
+	if found {
+		c.spare |= 1 << i
+	}
+	return nil
+}
+
+// loadRow loads the row of a group. It is done unless files may have what the row
+// has not.
+func (c *runChecker) loadRow(rows *blobRows, i int, group int64) (done bool, err error) {
+	length := bao.GroupLen(rows.blob.Size, group)
+	if n := rows.stmt.ColumnLen(1); n != length {
+		if rows.blob.External == 0 {
+			err = fmt.Errorf("%w: row has %d bytes, not %d", bao.ErrMismatch, n, length)
+		}
+		return false, err
+	}
+	rows.stmt.ColumnBytes(1, c.buf[:length])
+	c.take(rows.blob, i, group)
+	if rows.blob.External == 0 {
+		return true, nil
+	}
+	want, err := c.s.groupCV(rows.conn, rows.blob, group)
+	if err != nil && isDamage(err) {
+		return false, nil
+	}
+	return want == c.cvs[i], err
+}
+
+// take takes down the bytes that are in the buffer as those of a group.
+func (c *runChecker) take(blob blobRow, i int, group int64) {
+	n := bao.GroupLen(blob.Size, group)
+	cv := bao.GroupCV(&c.buf, n, group, blob.Size <= bao.GroupSize)
+	if c.there>>i&1 == 0 {
+		c.there |= 1 << i
+		c.cvs[i] = cv
+		c.bytes += int64(n)
+		return
+	}
+	if c.more == nil {
+		c.more = make(map[int][]bao.CV)
+	}
+	c.more[i] = append(c.more[i], cv)
 }
 
 // check returns which of the given groups of a run are good: they are there, and
@@ -82,6 +153,47 @@ func (c *runChecker) check(conn *sqlite.Conn, blob blobRow, first int64, groups 
 		}
 	}
 	return good, nil
+}
+
+// checkRows returns which of the given groups of a run have rows, and which of
+// these are good: the stored pairs lead to what they are. No file is looked at.
+func checkRows(conn *sqlite.Conn, blob blobRow, first int64, groups uint64) (rows, good uint64, err error) {
+	p, err := openPath(conn, blob, first)
+	if err != nil && !isDamage(err) {
+		return 0, 0, err
+	}
+	last := int64(groupRun - 1)
+	stmt := prep(conn, "row_range")
+	defer stmt.Reset()
+	stmt.SetInt64(":from", rowID(blob.id, first))
+	stmt.SetInt64(":to", rowID(blob.id, first+last))
+	var buf [bao.GroupSize]byte
+	for {
+		found, err := stmt.Step()
+		if err != nil || !found {
+			return rows, good, err
+		}
+		group := groupOf(stmt.ColumnInt64(0))
+		i := group - first
+		if groups>>i&1 == 0 {
+			continue
+		}
+		rows |= 1 << i
+		n := bao.GroupLen(blob.Size, group)
+		if p == nil || stmt.ColumnLen(1) != n {
+			continue
+		}
+		stmt.ColumnBytes(1, buf[:n])
+		if want, err := p.cv(i); err == nil && want == bao.GroupCV(&buf, n, group, blob.Size <= bao.GroupSize) {
+			good |= 1 << i
+		}
+	}
+}
+
+// groupRanges returns the chunks of groups of the run that begins with first.
+func groupRanges(first int64, groups uint64) bao.Ranges {
+	set, _ := bao.FromBounds(appendRun(nil, first, groups)...) // they ascend
+	return set
 }
 
 // A runPath is the way to the groups of a run, as it is stored. Nothing of it

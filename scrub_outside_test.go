@@ -1,6 +1,7 @@
 package cairn_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -130,4 +131,85 @@ func TestScrubOutsidePieceGone(t *testing.T) {
 	d.mustFind(t)
 	mustNotHave(t, s, d.data)
 	d.mustComplete(t, "a", nil)
+}
+
+// mixBlob makes a blob that is in a file, but for two groups that the file has not
+// and that are in rows.
+func mixBlob(t *testing.T, s *cairn.Store) (data []byte, file string) {
+	t.Helper()
+	data = content(5, 100*bao.GroupSize-9)
+	file = newFile(t, data)
+	refer(t, s, file)
+	mixSpoil(t, file)
+	mustLose(t, s, data, 3, 99)
+	complete(t, s, data)
+	mustBeStored(t, s, data, cairn.Complete, 2*bao.GroupSize-9, 98*bao.GroupSize)
+	return data, file
+}
+
+// mixSpoil damages the two groups in the file, or undoes that.
+func mixSpoil(t *testing.T, file string) {
+	t.Helper()
+	spoil(t, file, 3*bao.GroupSize)
+	spoil(t, file, 99*bao.GroupSize+1)
+}
+
+// TestScrubMixed damages rows of a blob that has a file. Where the file has the
+// group, it takes the row's place, and reads do not fail; else it is lost.
+func TestScrubMixed(t *testing.T) {
+	for _, how := range []string{
+		`update "row" set data = cast(substr(data, 1, length(data) - 1) as blob)`,
+		`update "row" set data = cast(data || x'00' as blob)`,
+		`update "row" set data = x''`,
+		`update "row" set data = zeroblob(length(data))`,
+	} {
+		for _, pairs := range []bool{false, true} { // damaged, too
+			s := open(t, tempPath(t), nil)
+			data, file := mixBlob(t, s)
+			mixSpoil(t, file) // it has all
+			mustBeClean(t, s)
+			script(t, s, how)
+			rows := groupsOf(len(data), 3, 99)
+			want := cairn.Finding{Hash: hashOf(data), Ranges: rows}
+			if pairs {
+				script(t, s, `update outboard set pairs = zeroblob(length(pairs))`)
+				want.Ranges = bao.Chunks(0, bao.ChunkCount(int64(len(data))))
+			} else {
+				mustHave(t, s, data)
+			}
+			want.Outcome = cairn.Intact
+			mustFind(t, s, nil, want)
+			want.Outcome = cairn.Repaired
+			mustFind(t, s, &cairn.ScrubOptions{Repair: true}, want)
+			mustBeStored(t, s, data, cairn.Complete, 0, len(data))
+			mustHave(t, s, data)
+			mustBeSound(t, s)
+			mustBeClean(t, s)
+
+			s = open(t, tempPath(t), nil)
+			data, _ = mixBlob(t, s)
+			script(t, s, how)
+			_, err := read(t.Context(), s, hashOf(data))
+			mustBeCorrupt(t, err, hashOf(data), 3*bao.GroupSize, 4*bao.GroupSize)
+			mustFind(t, s, nil, cairn.Finding{Hash: hashOf(data), Ranges: rows, Outcome: cairn.Lost})
+			mustLack(t, s, data, rows)
+			complete(t, s, data)
+		}
+	}
+}
+
+// TestScrubTwoFiles has a damaged outboard, and two files, each of which is damaged
+// elsewhere, and does not look it.
+func TestScrubTwoFiles(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	data := content(5, 130*bao.GroupSize)
+	files := []string{newFile(t, data), newFile(t, data)}
+	for i, file := range files {
+		refer(t, s, file)
+		spoil(t, file, int64(i)*20*bao.GroupSize)
+	}
+	script(t, s, fmt.Sprintf(`update outboard set pairs = cast(zeroblob(64) || substr(pairs, 65) as blob) where id = %d`, idOf(t, s, hashOf(data))))
+	mustFind(t, s, &cairn.ScrubOptions{Repair: true}, cairn.Finding{Hash: hashOf(data), Ranges: bao.Chunks(0, 32), Outcome: cairn.Repaired})
+	mustHave(t, s, data)
+	mustBeSound(t, s)
 }

@@ -198,6 +198,6 @@ func (t *scrubTask) run(conn *sqlite.Conn, checker *runChecker) error {
 		return err
 	}
 	good, err := checker.check(conn, t.blob, t.first, groups)
-	t.good, t.bytes = err == nil && good == groups, checker.bytes
+	t.good, t.bytes = err == nil && good == groups && checker.spare == 0, checker.bytes
 	return err
 }

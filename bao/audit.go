@@ -11,9 +11,11 @@ type AuditSource interface {
 	// TileReader returns what is stored of a tile, which may be less than all of
 	// it, or nothing.
 	TileReader
-	// GroupCV returns the chaining value that a group's data has, with the ROOT
-	// flag where the group is the only one. ok is false if it is not there.
-	GroupCV(group int64) (cv CV, ok bool, err error)
+	// GroupCVs returns the chaining value that a group's data has, with the ROOT
+	// flag where the group is the only one: none if it is not there, and several if
+	// it is in several places, of which any may be good. They are valid until the
+	// next call.
+	GroupCVs(group int64) ([]CV, error)
 }
 
 // Audit finds out which groups of a blob of size bytes are good: those whose data
@@ -67,8 +69,8 @@ func (a *auditor) node(first, n int64, want CV, root bool) error {
 		return nil
 	}
 	if n == 1 {
-		cv, ok, err := a.src.GroupCV(first)
-		if err == nil && (!ok || cv != want) {
+		cvs, err := a.src.GroupCVs(first)
+		if err == nil && !slices.Contains(cvs, want) {
 			a.lose(lo, hi)
 		}
 		return err
@@ -192,13 +194,11 @@ const maxGuesses = 32
 func (a *auditor) half(h half, stored CV, depth int, data bool) (may []CV, err error) {
 	switch lo, hi := a.chunks(h.first, h.n); {
 	case h.n == 1 && data && a.present.covers(lo, hi):
-		cv, ok, err := a.src.GroupCV(h.first)
+		cvs, err := a.src.GroupCVs(h.first)
 		if err != nil {
 			return nil, err
 		}
-		if ok {
-			may = append(may, cv)
-		}
+		may = append(may, cvs...)
 	case h.n > 1 && depth > 0 && a.present.overlaps(lo, hi):
 		if may, err = a.below(h, depth, data); err != nil {
 			return nil, err
@@ -264,7 +264,11 @@ func (a *auditor) compute(first, n int64, mended bool) (cv CV, ok bool, err erro
 		return CV{}, false, nil
 	}
 	if n == 1 {
-		return a.src.GroupCV(first)
+		cvs, err := a.src.GroupCVs(first)
+		if err != nil || len(cvs) == 0 {
+			return CV{}, false, err
+		}
+		return cvs[0], true, nil
 	}
 	var pair [PairSize]byte
 	for i, h := range halves(first, n) {

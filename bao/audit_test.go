@@ -38,14 +38,14 @@ func newDamage(b *blob) *damage {
 
 func (d *damage) ReadTile(t bao.Tile) ([]byte, error) { return d.tiles[t], nil }
 
-func (d *damage) GroupCV(group int64) (bao.CV, bool, error) {
+func (d *damage) GroupCVs(group int64) ([]bao.CV, error) {
 	d.reads++
 	if d.lost[group] {
-		return bao.CV{}, false, nil
+		return nil, nil
 	}
 	buf := new([bao.GroupSize]byte)
 	n := copy(buf[:], d.data[group*bao.GroupSize:])
-	return bao.GroupCV(buf, n, group, d.size <= bao.GroupSize), true, nil
+	return []bao.CV{bao.GroupCV(buf, n, group, d.size <= bao.GroupSize)}, nil
 }
 
 // spanOf returns the chunks of a node of groups.
@@ -393,9 +393,9 @@ func (f *failingSource) ReadTile(t bao.Tile) ([]byte, error) {
 	return f.damage.ReadTile(t)
 }
 
-func (f *failingSource) GroupCV(group int64) (bao.CV, bool, error) {
+func (f *failingSource) GroupCVs(group int64) ([]bao.CV, error) {
 	if f.left--; f.left < 0 {
-		return bao.CV{}, false, errStop
+		return nil, errStop
 	}
-	return f.damage.GroupCV(group)
+	return f.damage.GroupCVs(group)
 }

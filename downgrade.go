@@ -93,6 +93,12 @@ func (d *downgrade) run(conn *sqlite.Conn) error {
 	if err := d.makeAbsent(conn, blob); err != nil {
 		return err
 	}
+	// If it is a sequence, nobody can say any more what it has named.
+	stmt := prep(conn, "sequence_lose")
+	stmt.SetBytes(":hash", blob.hash[:])
+	if err := exec(stmt); err != nil {
+		return err
+	}
 	for _, key := range keys {
 		if err := d.reopen(conn, key, blob); err != nil {
 			return err
@@ -213,6 +219,7 @@ func (d *downgrade) makeAbsent(conn *sqlite.Conn, blob blobRow) error {
 	if err != nil {
 		return err
 	}
+	outside := blob.External > 0
 	if err := d.account(conn, &blob); err != nil {
 		return err
 	}
@@ -234,7 +241,7 @@ func (d *downgrade) makeAbsent(conn *sqlite.Conn, blob blobRow) error {
 	stmt.SetInt64(":stored", blob.Stored)
 	stmt.SetInt64(":external", blob.External)
 	stmt.SetBool(":proven", proven)
-	if err := exec(stmt); err != nil || blob.External > 0 || d.blob.External == 0 {
+	if err := exec(stmt); err != nil || blob.External > 0 || !outside {
 		return err
 	}
 	stmt = prep(conn, "path_remove")

@@ -63,13 +63,18 @@ func readPaths(conn *sqlite.Conn, blob int64) (files []outsideFile, err error) {
 // putPath notes that a file has a blob's bytes.
 func putPath(conn *sqlite.Conn, blob int64, file outsideFile) error {
 	stmt := prep(conn, "path_put")
+	bindPath(stmt, blob, file)
+	stmt.SetBytes(":real", []byte(file.real))
+	return exec(stmt)
+}
+
+// bindPath binds what a statement says of a file of a blob.
+func bindPath(stmt *sqlite.Stmt, blob int64, file outsideFile) {
 	stmt.SetInt64(":blob", blob)
 	stmt.SetBytes(":path", []byte(file.path))
 	stmt.SetInt64(":size", file.size)
 	stmt.SetInt64(":mtime", file.mtime)
 	stmt.SetInt64(":inode", file.inode)
-	stmt.SetBytes(":real", []byte(file.real))
-	return exec(stmt)
 }
 
 // errOutside means that no file outside has a group.

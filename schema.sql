@@ -69,6 +69,7 @@ CREATE TABLE "path" (
   "size" integer not null,
   "mtime" integer not null,
   "inode" integer not null,
+  "real" blob not null default x'',
   primary key ("blob", "path")
 ) strict, without rowid;
 
@@ -135,6 +136,8 @@ CREATE INDEX "owned_lru" on "owned" ("owner", "last_used", "blob") where "protec
 CREATE INDEX "path_inode" on "path" ("inode");
 
 CREATE INDEX "path_path" on "path" ("path");
+
+CREATE INDEX "path_real" on "path" ("real") where "real" > x'';
 
 CREATE INDEX "sequence_unindexed" on "sequence" ("id") where "indexed" = 0;
 

@@ -3,6 +3,7 @@ package cairn
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -96,6 +97,9 @@ type ScrubReport struct {
 // brought into the database for that, as far as there is room without anything
 // being evicted, and the piece has what is there then. A damaged outboard is derived from what
 // is whole, and written if opts.Repair is set or something is removed.
+//
+// Each file outside is looked at. One that has nothing of its blob any more, while
+// another one has, is forgotten; it is left alone itself.
 //
 // It may be used beside everything else: no lock, and no snapshot longer than a
 // MiB takes, is held. Two goroutines read and hash. A blob that is added meanwhile
@@ -240,7 +244,7 @@ func (sc *scrubber) take(job *scrubJob) (more bool, err error) {
 		if !t.end {
 			continue
 		}
-		if more, err := sc.endBlob(t.blob.hash); err != nil || !more {
+		if more, err := sc.endBlob(t.blob); err != nil || !more {
 			return false, err
 		}
 		if sc.ctx.Err() != nil {
@@ -251,7 +255,8 @@ func (sc *scrubber) take(job *scrubJob) (more bool, err error) {
 }
 
 // endBlob is called when all runs of a blob have been looked at.
-func (sc *scrubber) endBlob(hash Hash) (more bool, err error) {
+func (sc *scrubber) endBlob(blob blobRow) (more bool, err error) {
+	hash := blob.hash
 	more = true
 	if sc.damaged {
 		f, found, err := sc.s.inspect(sc.ctx, hash, sc.opts.Repair, &sc.pace)
@@ -261,6 +266,11 @@ func (sc *scrubber) endBlob(hash Hash) (more bool, err error) {
 		if found {
 			sc.count(f)
 			more = sc.found(f)
+		}
+	}
+	if more && sc.s.writer != nil && blob.External > 0 {
+		if err := sc.s.tendPaths(sc.ctx, hash, &sc.pace); err != nil && !errors.Is(err, errChanged) && !isDamage(err) {
+			return false, err
 		}
 	}
 	if sc.looked {

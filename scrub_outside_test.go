@@ -1,10 +1,13 @@
 package cairn_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/cairnstore/cairn"
 	"github.com/cairnstore/cairn/bao"
@@ -212,4 +215,61 @@ func TestScrubTwoFiles(t *testing.T) {
 	mustFind(t, s, &cairn.ScrubOptions{Repair: true}, cairn.Finding{Hash: hashOf(data), Ranges: bao.Chunks(0, 32), Outcome: cairn.Repaired})
 	mustHave(t, s, data)
 	mustBeSound(t, s)
+}
+
+// TestScrubPaths changes one of two files, the first or the second by name. A scrub
+// forgets it if it has nothing of the blob, and notes what it is like if it has all.
+func TestScrubPaths(t *testing.T) {
+	const size = 100*bao.GroupSize - 9
+	data := content(5, size)
+	for name, tt := range map[string]struct {
+		change func(path string) error
+		stays  bool
+		stale  int
+	}{
+		"removed": {change: os.Remove},
+		"other":   {change: func(p string) error { return os.WriteFile(p, content(6, size), 0o600) }},
+		"behind its stamp": {change: func(p string) error {
+			info, err := os.Stat(p)
+			return errors.Join(err, os.WriteFile(p, content(6, size), 0o600), os.Chtimes(p, time.Now(), info.ModTime()))
+		}},
+		"shorter":   {change: func(p string) error { return os.Truncate(p, 5) }},
+		"directory": {change: func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o700)) }},
+		"touched":   {change: func(p string) error { return os.Chtimes(p, time.Time{}, time.Unix(5, 0)) }, stays: true},
+		"damaged": {
+			change: func(p string) error { spoil(t, p, 0); return os.Chtimes(p, time.Time{}, time.Unix(5, 0)) },
+			stays:  true,
+			stale:  1,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, sample := range []float64{0, 0.01} {
+				for i := range 2 {
+					s := open(t, tempPath(t), nil)
+					dir := t.TempDir()
+					files := []string{writeFile(t, filepath.Join(dir, "a"), data), writeFile(t, filepath.Join(dir, "b"), data)}
+					refer(t, s, files[0])
+					refer(t, s, files[1])
+					if err := tt.change(files[i]); err != nil {
+						t.Fatal(err)
+					}
+					if found := scrub(t, s, &cairn.ScrubOptions{Sample: sample}); len(found) != 0 {
+						t.Errorf("found %v", found)
+					}
+					want := files
+					if !tt.stays {
+						want = []string{files[1-i]}
+					}
+					if got := must(s.Paths(t.Context(), hashOf(data))); !slices.Equal(got, want) {
+						t.Errorf("paths %v, want %v", got, want)
+					}
+					if n := must(s.StalePaths(t.Context())); n != tt.stale {
+						t.Errorf("%d stale paths", n)
+					}
+					mustHave(t, s, data)
+					mustBeStored(t, s, data, cairn.Complete, 0, size)
+				}
+			}
+		})
+	}
 }

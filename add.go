@@ -78,8 +78,9 @@ var segments = sync.Pool{New: func() any { return new([segmentSize]byte) }}
 //
 // When Add returns nil, the blob is durable, as [Options.Durability] says. On
 // an error of r or of the store, and when ctx is cancelled, nothing of it
-// remains; what a Close or a crash in the middle leaves, nobody sees, and the
-// next Open removes. Errors: those of r and ctx, [ErrFull], [ErrReadOnly],
+// remains: after a cancellation, what has been written counts no more, and is
+// removed in the background. What a Close or a crash in the middle leaves, nobody
+// sees, and the next Open removes. Errors: those of r and ctx, [ErrFull], [ErrReadOnly],
 // [ErrClosed], and [ErrTooLarge] for more than [MaxBlobSize].
 func (s *Store) Add(ctx context.Context, r io.Reader, opts *AddOptions) (*TempTag, error) {
 	if opts.mode() != Copy {

@@ -29,12 +29,7 @@ type largeAdd struct {
 func (s *Store) addLarge(ctx context.Context, r io.Reader, first *[segmentSize]byte, opts *AddOptions, then link) (_ *TempTag, err error) {
 	a := &largeAdd{steps: steps{s: s, ctx: ctx}, then: then, staged: true}
 	a.builder.Emit = collectTiles(&a.tiles)
-	defer func() {
-		if err != nil {
-			a.abandon()
-		}
-		s.dropLeftovers(ctx)
-	}()
+	defer func() { a.end(err) }()
 	for buf, n, end := first, segmentSize, error(nil); ; {
 		if n > 0 {
 			if err := a.segment(buf, n); err != nil {
@@ -152,8 +147,10 @@ func (a *largeAdd) publish(opts *AddOptions) (*TempTag, error) {
 // one that gave way, or none.
 func (a *largeAdd) commit(tag *TempTag, opts *AddOptions) (rest int64, err error) {
 	if a.file != nil {
-		a.s.naming.Lock() // no export may take the file's place from here on
-		defer a.s.naming.Unlock()
+		if err := a.s.lockNaming(a.ctx); err != nil { // no export may take the file's place from here on
+			return 0, err
+		}
+		defer a.s.unlockNaming()
 		if err := a.file.unchanged(); err != nil {
 			return 0, err
 		}
@@ -278,10 +275,37 @@ func (c stagedContent) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// abandon removes what has been written of a blob that will not be.
+// end removes what has been written of a blob that will not be, if the add has
+// failed, and what others have left.
+func (a *largeAdd) end(err error) {
+	if err != nil {
+		a.abandon()
+	}
+	if a.ctx.Err() == nil {
+		a.s.dropLeftovers(a.ctx)
+	}
+}
+
+// abandon removes what has been written. Who has cancelled the add does not wait for
+// the rows, however many: they count no more, and go in the background, or with the
+// next Open.
 func (a *largeAdd) abandon() {
 	a.settleAll() // the add has failed already; this only waits
-	if a.id != 0 {
-		a.s.discard(a.ctx, a.id)
+	if a.id == 0 {
+		return
 	}
+	if a.ctx.Err() == nil {
+		a.s.discard(a.ctx, a.id)
+		return
+	}
+	err := a.s.writeLazy(context.WithoutCancel(a.ctx), func(conn *sqlite.Conn) error { return hideBlob(conn, a.id) })
+	if err != nil {
+		a.s.leftovers.add(a.id)
+		return
+	}
+	a.s.beside(func() {
+		if left, err := a.s.dropHidden(a.s.background, []int64{a.id}); err != nil {
+			a.s.leftovers.add(left...)
+		}
+	})
 }

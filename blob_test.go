@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -339,10 +340,52 @@ func TestAddFails(t *testing.T) {
 	}
 }
 
-// mustBeEmpty checks that no row of any kind is there.
+// TestAddCancelled: what has been written of an add that is cancelled counts no more
+// when it returns, and its rows go by themselves.
+func TestAddCancelled(t *testing.T) {
+	const size = 64 * cairn.SegmentSize
+	s := open(t, tempPath(t), &cairn.Options{Capacity: size + cairn.SegmentSize})
+	ctx, cancel := context.WithCancel(t.Context())
+	data := content(9, size)
+	seen := count(t, s, "row")
+	r := io.MultiReader(bytes.NewReader(data), cancelReader(func() {
+		seen = count(t, s, "row")
+		cancel()
+	}), strings.NewReader("x"))
+	_, err := s.Add(ctx, r, nil)
+	mustBe(t, err, context.Canceled)
+	if seen == 0 {
+		t.Error("nothing had been written")
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Used != 0 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	mustBeEmpty(t, s)
+	add(t, s, data)
+	mustBeSound(t, s)
+}
+
+// mustTidyUp waits until the rows are gone that nobody sees.
+func mustTidyUp(t *testing.T, s *cairn.Store) {
+	t.Helper()
+	for {
+		n, err := s.Hidden(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// mustBeEmpty checks that no row of any kind is there, when those are gone that
+// nobody sees.
 func mustBeEmpty(t *testing.T, s *cairn.Store) {
 	t.Helper()
 	mustBeSound(t, s)
+	mustTidyUp(t, s)
 	for _, table := range []string{"blob", "row", "outboard"} {
 		if n := count(t, s, table); n != 0 {
 			t.Errorf("%d entries in %s", n, table)

@@ -166,8 +166,10 @@ func (x *exporter) replace() error {
 	if err != nil {
 		return err
 	}
-	x.s.naming.Lock()
-	defer x.s.naming.Unlock()
+	if err := x.s.lockNaming(x.ctx); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	defer x.s.unlockNaming()
 	err = x.mayReplace()
 	x.s.files.drop(x.target) // only Unix replaces a file that is open
 	if err == nil {

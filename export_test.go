@@ -274,6 +274,22 @@ func OpenRegular(path string) error {
 	return err
 }
 
+// HoldNaming has everybody wait who names a file, until release is called.
+func (s *Store) HoldNaming() (release func()) {
+	s.naming <- struct{}{}
+	return s.unlockNaming
+}
+
+// EachSegment is eachSegment.
+func EachSegment(ctx context.Context, r io.Reader, f func(data []byte) error) error {
+	return eachSegment(ctx, r, f)
+}
+
+// Hidden returns how many blobs there are whose rows are to go.
+func (s *Store) Hidden(ctx context.Context) (int64, error) {
+	return s.Count(ctx, `"blob" where "state" = 0`)
+}
+
 // Recheck is recheck.
 func (s *Store) Recheck(ctx context.Context, hash Hash) (bao.Ranges, error) {
 	return s.recheck(ctx, hash)

@@ -28,19 +28,14 @@ func (s *Store) reference(ctx context.Context, f *os.File, file outsideFile, opt
 		return nil, err
 	}
 	if file.size == 0 { // a file of a size has it from the file system, not one of /proc
-		if n, err := f.Read(make([]byte, 1)); err != io.EOF || n > 0 {
-			return nil, errors.Join(errFileChanged, err)
+		if err := inBackground(ctx, func() error { return isAtEnd(f) }); err != nil {
+			return nil, err
 		}
 		return s.addSmall(ctx, nil, opts, nil)
 	}
 	a := &largeAdd{steps: steps{s: s, ctx: ctx}, file: &file}
 	a.builder.Emit = collectTiles(&a.tiles)
-	defer func() {
-		if err != nil {
-			a.abandon()
-		}
-		s.dropLeftovers(ctx)
-	}()
+	defer func() { a.end(err) }()
 	if err := a.hashFile(f, opts); err != nil {
 		return nil, err
 	}
@@ -54,6 +49,14 @@ func (s *Store) reference(ctx context.Context, f *os.File, file outsideFile, opt
 		return nil, err
 	}
 	return a.publish(opts)
+}
+
+// isAtEnd returns an error if a file has a further byte.
+func isAtEnd(f *os.File) error {
+	if n, err := f.Read(make([]byte, 1)); err != io.EOF || n > 0 {
+		return errors.Join(errFileChanged, err)
+	}
+	return nil
 }
 
 var errFileChanged = fmt.Errorf("%w: changed while it was read", ErrMismatch)
@@ -75,31 +78,48 @@ func (a *largeAdd) hashFile(f *os.File, opts *AddOptions) error {
 }
 
 // eachSegment calls f with one segment of r after the other, while the next is
-// being read, to its end.
+// being read, to its end. When ctx is done it does not wait for a read of r that is
+// under way: r must bear that, as a file does that is closed meanwhile.
 func eachSegment(ctx context.Context, r io.Reader, f func(data []byte) error) error {
 	inner, cancel := context.WithCancel(ctx)
 	read := make(chan filled, 2)
 	go fillSegments(inner, r, read)
 	defer func() {
 		cancel()
-		for seg := range read { // nobody reads r any more when this ends
-			segments.Put(seg.buf)
+		if ctx.Err() != nil {
+			go putBack(read)
+		} else {
+			putBack(read) // nobody reads r any more when this ends
 		}
 	}()
-	for seg := range read {
-		err := context.Cause(ctx)
-		if err == nil && seg.n > 0 {
-			err = f(seg.buf[:seg.n])
-		}
-		segments.Put(seg.buf)
-		if err == nil && seg.err != io.EOF {
-			err = seg.err
-		}
-		if err != nil {
-			return err
+	for {
+		select {
+		case seg, ok := <-read:
+			if !ok {
+				return context.Cause(ctx)
+			}
+			err := context.Cause(ctx)
+			if err == nil && seg.n > 0 {
+				err = f(seg.buf[:seg.n])
+			}
+			segments.Put(seg.buf)
+			if err == nil && seg.err != io.EOF {
+				err = seg.err
+			}
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
-	return context.Cause(ctx)
+}
+
+// putBack takes the segments that nobody wants.
+func putBack(read <-chan filled) {
+	for seg := range read {
+		segments.Put(seg.buf)
+	}
 }
 
 // A filled segment has n bytes; err is why no more follow, if it is not nil.

@@ -320,6 +320,42 @@ func TestReferenceCancelled(t *testing.T) {
 	}
 }
 
+// TestNamingCancelled ends who waits for another one to name a file.
+func TestNamingCancelled(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	data, other := content(1, 300_000), content(2, 300_000)
+	add(t, s, data)
+	file, target := newFile(t, other), filepath.Join(t.TempDir(), "target")
+	release := s.HoldNaming()
+	for name, f := range map[string]func(ctx context.Context) error{
+		"export": func(ctx context.Context) error { return s.Export(ctx, hashOf(data), target, moveOut) },
+		"reference": func(ctx context.Context) error {
+			_, err := s.AddFile(ctx, file, byReference)
+			return err
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if err := f(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+	}
+	release()
+	mustHoldOnly(t, filepath.Dir(target))
+	mustExport(t, s, data, target, moveOut)
+	refer(t, s, file)
+	mustBeSound(t, s)
+}
+
+// TestReadBlocks cancels while a read does not end.
+func TestReadBlocks(t *testing.T) {
+	r, w := io.Pipe()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	read := io.MultiReader(bytes.NewReader(make([]byte, cairn.SegmentSize)), cancelReader(cancel), r)
+	mustBe(t, cairn.EachSegment(ctx, read, func([]byte) error { return nil }), context.Canceled)
+}
+
 func TestReferenceProgress(t *testing.T) {
 	s := open(t, tempPath(t), nil)
 	const size = 5*cairn.SegmentSize + 7

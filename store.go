@@ -93,7 +93,7 @@ type Store struct {
 	// naming is held while a file outside gets, or keeps, its content together
 	// with the row that names it: an export from its last look at what is at its
 	// target until that is noted, a reference from its last look until it is.
-	naming sync.Mutex
+	naming chan struct{} // holds a token then
 
 	// tempDir is the directory to remove on Close, for a temporary store.
 	tempDir string
@@ -144,7 +144,7 @@ func open(ctx context.Context, path string, opts *Options) (_ *Store, err error)
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	s := &Store{log: opts.logger(), swept: make(chan struct{}), collecting: make(chan struct{}, 1)}
+	s := &Store{log: opts.logger(), swept: make(chan struct{}), collecting: make(chan struct{}, 1), naming: make(chan struct{}, 1)}
 	s.background, s.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -317,6 +317,18 @@ func (s *Store) loadState(conn *sqlite.Conn) (hidden bool, err error) {
 	hidden, err = stmt.Step()
 	return hidden, errors.Join(err, stmt.Reset())
 }
+
+// lockNaming takes naming, or returns why ctx has ended before.
+func (s *Store) lockNaming(ctx context.Context) error {
+	select {
+	case s.naming <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Store) unlockNaming() { <-s.naming }
 
 // beside runs something until Close at the latest, which cancels s.background and
 // waits. After that it does nothing.

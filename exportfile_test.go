@@ -451,6 +451,31 @@ func TestMovedPiece(t *testing.T) {
 	}
 }
 
+// TestMovedPieceManyWriters has many write to a piece that is outside, where there is
+// room for one copy beside it.
+func TestMovedPieceManyWriters(t *testing.T) {
+	const size = 8 << 20
+	s := open(t, tempPath(t), &cairn.Options{Capacity: 20 << 20})
+	data := content(1, size)
+	putPiece(t, s, "key", data, nil)
+	mustExport(t, s, data, filepath.Join(t.TempDir(), "file"), moveOut)
+	mustBeStored(t, s, data, cairn.Complete, 0, size)
+	p := must(s.OpenPiece(t.Context(), "key"))
+	var wg sync.WaitGroup
+	for i := range 8 {
+		off := i << 20
+		wg.Go(func() {
+			data[off] ^= 1
+			if _, err := p.WriteAt(data[off:off+100], int64(off)); err != nil {
+				t.Errorf("at %d: %v", off, err)
+			}
+		})
+	}
+	wg.Wait()
+	mustRead(t, p, data)
+	mustBeSound(t, s)
+}
+
 // TestPieceOverFile: what was written to a piece is not given up for a file.
 func TestPieceOverFile(t *testing.T) {
 	data := content(1, 300_000)

@@ -452,45 +452,6 @@ func (p *Piece) reopen(conn *sqlite.Conn) error {
 	return err
 }
 
-// errPieceOutside means that a piece cannot be written to as it is, because it has
-// bytes in files outside. Callers get it if it goes there again and again.
-var errPieceOutside = fmt.Errorf("%w: its bytes are in a file outside", ErrConflict)
-
-// onceOwn makes a change to a piece. If the piece's bytes are outside, they are
-// brought into the database before.
-func (s *Store) onceOwn(ctx context.Context, key string, change func() error) error {
-	err := change()
-	if !errors.Is(err, errPieceOutside) {
-		return err
-	}
-	if err := s.bringIn(ctx, key); err != nil {
-		return err
-	}
-	return change()
-}
-
-// bringIn has the bytes of a complete piece in the database: it adds them, read
-// from where they are, as by a caller who has them.
-func (s *Store) bringIn(ctx context.Context, key string) error {
-	p := s.newPiece(ctx, key, 0, nil)
-	row, err := p.look(ctx)
-	if err != nil || row.State != Complete {
-		return err
-	}
-	b, err := s.openBlob(ctx, row.hash, fmt.Sprintf("piece %q", key))
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	_, err = s.add(ctx, b, nil, func(conn *sqlite.Conn, blob blobRow) error {
-		if now, err := findPiece(conn, key); err != nil || now.id != blob.id {
-			return cmp.Or(err, errPieceOutside) // it is another one's by now
-		}
-		return nil
-	})
-	return err
-}
-
 // reopenPiece makes a complete piece one that is being written. What nobody else
 // has or reads is used as it is, anything else is copied. If it has bytes outside
 // it is errPieceOutside. The writer calls it.

@@ -85,6 +85,7 @@ type Store struct {
 	capacity  capacity
 	pieces    pieceStates
 	joints    joints
+	arrivals  arrivals
 	readers   openReaders
 	leftovers leftovers
 	observers observers

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cairnstore/cairn/bao"
 	"zombiezen.com/go/sqlite"
@@ -17,6 +18,9 @@ type downgrade struct {
 	rest bao.Ranges // bad, and not dealt with yet
 	bare bool       // no copies are made, for want of room
 	in   bool       // what is good of the files is in rows, as far as there was room
+
+	files   []outsideFile // of the blob, when outside was found
+	outside bao.Ranges    // of rest, what has no row and is in none of these
 
 	part  bao.Ranges // of rest, what the transaction deals with
 	lost  bao.Ranges // of part, what is absent by it
@@ -37,6 +41,9 @@ type downgrade struct {
 // if the database is so damaged that rows cannot be removed: they stay then.
 func (s *Store) downgrade(ctx context.Context, blob blobRow, bad bao.Ranges) (lost bao.Ranges, err error) {
 	d := downgrade{s: s, blob: blob, rest: bad}
+	if err := d.look(ctx); err != nil {
+		return bao.Ranges{}, err
+	}
 	for !d.rest.IsEmpty() {
 		err := s.replace(ctx, blob.hash, 0, d.run)
 		if errors.Is(err, ErrFull) && d.keyed && !d.bare {
@@ -79,7 +86,7 @@ func (d *downgrade) run(conn *sqlite.Conn) error {
 	if err := d.choose(conn, blob); err != nil {
 		return err
 	}
-	lost, err := d.s.stillBad(conn, blob, d.part)
+	lost, err := d.stillBad(conn, blob)
 	if err == nil && conn.AutocommitEnabled() {
 		err = fmt.Errorf("%w: reading it ended the transaction", ErrCorrupt)
 	}
@@ -189,27 +196,71 @@ func eachSpan(set bao.Ranges, f func(first, last int64) error) error {
 	return nil
 }
 
-// stillBad returns which of the given groups are there and do not verify, as the
-// transaction sees them.
-func (s *Store) stillBad(conn *sqlite.Conn, blob blobRow, groups bao.Ranges) (bao.Ranges, error) {
-	checker := runChecker{s: s}
+// look finds out what of the bad groups is in no file, a run in a snapshot: in the
+// transaction no file is read, which could take long.
+func (d *downgrade) look(ctx context.Context) error {
+	checker := runChecker{s: d.s}
 	var bounds []uint64
-	err := eachRun(groups, func(first int64, run uint64) error {
+	err := d.s.pool.read(ctx, func(conn *sqlite.Conn) (err error) {
+		d.files, err = readPaths(conn, d.blob.id)
+		return err
+	})
+	if err != nil || len(d.files) == 0 {
+		return err
+	}
+	err = eachRun(d.rest, func(first int64, run uint64) error {
+		return d.s.pool.read(ctx, func(conn *sqlite.Conn) error {
+			if err := unchanged(conn, d.blob); err != nil {
+				return err
+			}
+			rows, _, err := checkRows(conn, d.blob, first, run)
+			if err != nil {
+				return err
+			}
+			good, err := checker.check(conn, d.blob, first, run&^rows)
+			bounds = appendRun(bounds, first, run&^rows&^good)
+			return err
+		})
+	})
+	if err == nil {
+		d.outside, err = bao.FromBounds(bounds...)
+	}
+	return err
+}
+
+// stillBad returns which groups of the part are there and do not verify, as the
+// transaction sees them. Those that have no row are as they were found, as long as
+// no other files are named.
+func (d *downgrade) stillBad(conn *sqlite.Conn, blob blobRow) (bao.Ranges, error) {
+	if blob.External > 0 {
+		files, err := readPaths(conn, blob.id)
+		if err == nil && !slices.Equal(files, d.files) {
+			err = errChanged
+		}
+		if err != nil {
+			return bao.Ranges{}, err
+		}
+	}
+	outside := runSet{set: d.outside}
+	var bounds []uint64
+	err := eachRun(d.part, func(first int64, run uint64) error {
 		there, err := runGroups(conn, blob, first)
 		if err != nil {
 			return err
 		}
-		good, err := checker.check(conn, blob, first, run&there)
-		if err == nil {
-			bounds = appendRun(bounds, first, run&there&^good)
+		rows, good, err := checkRows(conn, blob, first, run&there)
+		none := run & there &^ rows
+		if blob.External > 0 {
+			none &= outside.of(first)
 		}
+		bounds = appendRun(bounds, first, rows&^good|none)
 		return err
 	})
 	if err != nil {
 		return bao.Ranges{}, err
 	}
 	bad, err := bao.FromBounds(bounds...)
-	return bad.Intersect(groups), err
+	return bad.Intersect(d.part), err
 }
 
 // makeAbsent removes the rows of what is lost, and has the bitmaps and the blob

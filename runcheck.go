@@ -156,38 +156,49 @@ func (c *runChecker) check(conn *sqlite.Conn, blob blobRow, first int64, groups 
 }
 
 // checkRows returns which of the given groups of a run have rows, and which of
-// these are good: the stored pairs lead to what they are. No file is looked at.
+// these are good: the stored pairs lead to what they are. A row that cannot be read
+// is one that is not good. No file is looked at.
 func checkRows(conn *sqlite.Conn, blob blobRow, first int64, groups uint64) (rows, good uint64, err error) {
 	p, err := openPath(conn, blob, first)
 	if err != nil && !isDamage(err) {
 		return 0, 0, err
 	}
-	last := int64(groupRun - 1)
-	stmt := prep(conn, "row_range")
-	defer stmt.Reset()
-	stmt.SetInt64(":from", rowID(blob.id, first))
-	stmt.SetInt64(":to", rowID(blob.id, first+last))
 	var buf [bao.GroupSize]byte
-	for {
-		found, err := stmt.Step()
-		if err != nil || !found {
-			return rows, good, err
+	for ; groups != 0; groups &= groups - 1 {
+		i := bits.TrailingZeros64(groups)
+		group := first + int64(i)
+		found, fits, err := readStored(conn, blob, group, &buf)
+		if err != nil && !isDamage(err) {
+			return 0, 0, err
 		}
-		group := groupOf(stmt.ColumnInt64(0))
-		i := group - first
-		if groups>>i&1 == 0 {
+		if found || err != nil {
+			rows |= 1 << i
+		}
+		if !fits || err != nil || p == nil {
 			continue
 		}
-		rows |= 1 << i
-		n := bao.GroupLen(blob.Size, group)
-		if p == nil || stmt.ColumnLen(1) != n {
-			continue
-		}
-		stmt.ColumnBytes(1, buf[:n])
-		if want, err := p.cv(i); err == nil && want == bao.GroupCV(&buf, n, group, blob.Size <= bao.GroupSize) {
+		cv := hashGroup(buf[:bao.GroupLen(blob.Size, group)], group, blob.Size <= bao.GroupSize)
+		if want, err := p.cv(int64(i)); err == nil && want == cv {
 			good |= 1 << i
 		}
 	}
+	return rows, good, nil
+}
+
+// readStored reads the row of a group, if there is one, and if it has the length that
+// it must have.
+func readStored(conn *sqlite.Conn, blob blobRow, group int64, buf *[bao.GroupSize]byte) (found, fits bool, err error) {
+	stmt := prep(conn, "row_get")
+	defer stmt.Reset()
+	stmt.SetInt64(":from", rowID(blob.id, group))
+	if found, err = stmt.Step(); err != nil || !found {
+		return found, false, err
+	}
+	n := bao.GroupLen(blob.Size, group)
+	if fits = stmt.ColumnLen(1) == n; fits {
+		stmt.ColumnBytes(1, buf[:n])
+	}
+	return true, fits, nil
 }
 
 // groupRanges returns the chunks of groups of the run that begins with first.

@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/cairnstore/cairn"
 	"github.com/cairnstore/cairn/bao"
@@ -272,4 +276,39 @@ func TestScrubPaths(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestScrubFileAdded: a file that is noted between the finding and the transaction
+// that acts upon it is looked at, too.
+func TestScrubFileAdded(t *testing.T) {
+	s := open(t, tempPath(t), nil)
+	data := content(5, 100*bao.GroupSize-9)
+	dir := t.TempDir()
+	file, other := writeFile(t, filepath.Join(dir, "a"), data), writeFile(t, filepath.Join(dir, "b"), data)
+	refer(t, s, file)
+	spoil(t, file, 5*bao.GroupSize)
+	busy, queued := make(chan struct{}), make(chan error)
+	var once sync.Once // it may be run again
+	go func() {
+		queued <- s.OnWriter(t.Context(), func(conn *sqlite.Conn) error {
+			once.Do(func() {
+				close(busy)
+				for s.Queued() == 0 {
+					runtime.Gosched()
+				}
+			})
+			return sqlitex.ExecuteTransient(conn, `insert into "path" select "blob", cast(? as blob), 1, 1, 1 from "path"`, &sqlitex.ExecOptions{Args: []any{other}})
+		})
+	}()
+	<-busy
+	if bad, err := s.Recheck(t.Context(), hashOf(data)); err != nil || !bad.IsEmpty() {
+		t.Errorf("%v, %v", bad, err)
+	}
+	mustBe(t, <-queued, nil)
+	mustHave(t, s, data)
+	mustBeStored(t, s, data, cairn.Complete, 0, len(data))
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	mustLose(t, s, data, 5)
 }

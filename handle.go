@@ -174,7 +174,7 @@ func (s *Store) lost(ctx context.Context, err error) error {
 	if !errors.Is(err, errOutside) || !errors.As(err, &c) {
 		return err
 	}
-	bad, lookErr := s.recheck(ctx, c.Hash)
+	bad, lookErr := s.lookAt(ctx, c.Hash)
 	var blob blobRow
 	if lookErr == nil {
 		blob, lookErr = s.findBlob(ctx, c.Hash)

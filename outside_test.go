@@ -221,6 +221,49 @@ func TestFileLostReadOnly(t *testing.T) {
 	}
 }
 
+// TestFileLostOnce: who may not write looks at the blob as a whole again only if it,
+// or a file, looks other than before. Many readers look together.
+func TestFileLostOnce(t *testing.T) {
+	path := tempPath(t)
+	s := open(t, path, nil)
+	data := content(5, 300_000)
+	h, file := hashOf(data), newFile(t, data)
+	refer(t, s, file)
+	s.Close()
+	spoil(t, file, 2*bao.GroupSize)
+	spoil(t, file, 5*bao.GroupSize)
+	reader := open(t, path, &cairn.Options{ReadOnly: true})
+	b := must(reader.Blob(t.Context(), h))
+	defer b.Close()
+	mustFail := func(ranges ...cairn.ByteRange) {
+		t.Helper()
+		_, err := b.ReadAt(make([]byte, 10), 2*bao.GroupSize)
+		var c *cairn.CorruptError
+		if !errors.As(err, &c) || !slices.Equal(c.Ranges, ranges) {
+			t.Errorf("%v, want %v", err, ranges)
+		}
+	}
+	one := cairn.ByteRange{Start: 2 * bao.GroupSize, End: 3 * bao.GroupSize}
+	two := cairn.ByteRange{Start: 5 * bao.GroupSize, End: 6 * bao.GroupSize}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { mustFail(one, two) })
+	}
+	wg.Wait()
+	spoil(t, file, 5*bao.GroupSize) // is whole again, which nobody can see
+	mustFail(one, two)
+	if err := os.Chtimes(file, time.Time{}, time.Unix(5, 0)); err != nil {
+		t.Fatal(err)
+	}
+	mustFail(one)
+	mustFail(one)
+
+	spoil(t, file, 2*bao.GroupSize)
+	if _, err := b.ReadAt(make([]byte, 10), 2*bao.GroupSize); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFileLostElsewhere: each way of reading notices.
 func TestFileLostElsewhere(t *testing.T) {
 	data := content(5, 300_000)

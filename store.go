@@ -91,6 +91,7 @@ type Store struct {
 	observers observers
 	events    events
 	files     fileCache
+	looks     looks
 	// naming is held while a file outside gets, or keeps, its content together
 	// with the row that names it: an export from its last look at what is at its
 	// target until that is noted, a reference from its last look until it is.

@@ -19,7 +19,7 @@ import (
 //
 // A group of a blob is in a row or, if it has none and the blob has bytes outside
 // (its field external), in the files that the table path names: each has the
-// blob's content from its first byte on, as far as it is what it was. Rows win.
+// blob's content from its first byte on, as far as it is what it was. Rows win, as long as they verify.
 // So a blob may be in the database and outside, and every commit that moves
 // some of it leaves a blob that reads. The outboard is always in the database.
 //

@@ -54,12 +54,11 @@ func (s *Store) hold(ctx context.Context, content HashAndFormat) (*TempTag, erro
 
 // watch has it logged if the temp tag is forgotten.
 func (t *TempTag) watch(log *slog.Logger) {
-	made := new([12]uintptr)
-	n := runtime.Callers(3, made[:])
+	made := make([]uintptr, 12)
+	made = made[:runtime.Callers(3, made)]
 	hash, release := t.content.Hash, t.release
-	var forgotten runtime.Cleanup
-	forgotten = runtime.AddCleanup(t, func(made *[12]uintptr) {
-		log.Warn("cairn: a temp tag was forgotten, and not released", "hash", hash, "made", madeAt(made[:n]))
+	forgotten := runtime.AddCleanup(t, func(made []uintptr) {
+		log.Warn("cairn: a temp tag was forgotten, and not released", "hash", hash, "made", madeAt(made))
 	}, made)
 	t.release = func() {
 		forgotten.Stop()

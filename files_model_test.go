@@ -234,6 +234,10 @@ func (m *modelFiles) compare() {
 				m.t.Fatalf("blob %d: %d of %d bytes read, %v", i, len(got), len(b.data), err)
 			}
 		default:
+			// The read has ended where the first bytes are absent.
+			if _, err := m.s.Recheck(m.t.Context(), hashOf(b.data)); err != nil {
+				m.t.Fatal(err)
+			}
 			mustReadRanges(m.t, m.s, b.data)
 		}
 		if !bytes.HasPrefix(b.data, got) {

@@ -69,9 +69,10 @@ type GCReport struct {
 // all of them are durable. A crash leaves some blobs swept, and others not.
 //
 // One collection runs at a time; a second one waits, and so must not be begun by
-// Protect. Memory does not grow with
-// the number of blobs. Other errors: those of ctx and Protect, [ErrReadOnly],
-// [ErrClosed], [ErrFull]. The report tells what was done before an error.
+// Protect. Memory does not grow with the number of blobs; with Protect, it does with
+// the number of those that are let go while it runs. Other errors: those of ctx and
+// Protect, [ErrReadOnly], [ErrClosed], [ErrFull]. The report tells what was done before
+// an error.
 func (s *Store) GC(ctx context.Context, opts *GCOptions) (GCReport, error) {
 	if opts == nil {
 		opts = &GCOptions{}

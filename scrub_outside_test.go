@@ -297,7 +297,7 @@ func TestScrubFileAdded(t *testing.T) {
 					runtime.Gosched()
 				}
 			})
-			return sqlitex.ExecuteTransient(conn, `insert into "path" select "blob", cast(? as blob), 1, 1, 1 from "path"`, &sqlitex.ExecOptions{Args: []any{other}})
+			return sqlitex.ExecuteTransient(conn, `insert into "path" ("blob", "path", "size", "mtime", "inode") select "blob", cast(? as blob), 1, 1, 1 from "path"`, &sqlitex.ExecOptions{Args: []any{other}})
 		})
 	}()
 	<-busy

@@ -173,8 +173,14 @@ func (c *collector) expire() (err error) {
 
 // protect asks the caller what else is to stay.
 func (c *collector) protect() error {
-	add := func(content HashAndFormat) { c.roots = append(c.roots, c.s.TempTag(content)) }
-	if err := c.Protect(c.ctx, add); err != nil {
+	var wrong error
+	add := func(content HashAndFormat) {
+		if content.Format > HashSeq {
+			wrong = fmt.Errorf("%w: %v", ErrMismatch, content.Format)
+		}
+		c.roots = append(c.roots, c.s.TempTag(content))
+	}
+	if err := errors.Join(c.Protect(c.ctx, add), wrong); err != nil {
 		return fmt.Errorf("protect: %w", err)
 	}
 	return nil
@@ -318,7 +324,7 @@ func (c *collector) readable(seq markedSequence, r io.ReaderAt, blob blobRow, pr
 		err = eachChild(r, blob, present, func(Hash) error { return nil })
 	}
 	if err != nil {
-		return fmt.Errorf("sequence %v: %w", blob.hash, err)
+		return fmt.Errorf("sequence %v, which is tagged or held by a temp tag: %w", blob.hash, err)
 	}
 	return nil
 }

@@ -138,25 +138,29 @@ func (o *outsideReader) search(conn *sqlite.Conn, blob int64, w wantedGroup, p [
 		o.listed = true
 	}
 	why := errors.New("none is named")
+	var unreachable error // of a file that may have it
 	for _, unchanged := range []bool{true, false} {
 		for _, file := range o.files {
 			f, now, err := o.s.openOutside(file.path)
-			if isShortage(err) {
-				return err
-			}
-			if err != nil {
-				why = err
-				continue
-			}
-			if (now == file.stamp) == unchanged {
+			if err == nil && (now == file.stamp) == unchanged {
 				if err = o.try(f, w, p); err == nil {
 					o.current = f
 					return nil
 				}
-				why = fmt.Errorf("%q: %w", file.path, err)
+				err = fmt.Errorf("%q: %w", file.path, err)
 			}
-			o.s.files.release(f)
+			if f != nil {
+				o.s.files.release(f)
+			}
+			if isUnreachable(err) {
+				unreachable = err
+			} else if err != nil {
+				why = err
+			}
 		}
+	}
+	if unreachable != nil {
+		return unreachable
 	}
 	return fmt.Errorf("%w: %w", errOutside, why)
 }
@@ -174,7 +178,7 @@ func (o *outsideReader) readUnverified(conn *sqlite.Conn, blob blobRow, group in
 	for _, unchanged := range []bool{true, false} {
 		for _, file := range files {
 			open, now, err := o.s.openOutside(file.path)
-			if isShortage(err) {
+			if isUnreachable(err) {
 				return err
 			}
 			if err != nil {
@@ -193,10 +197,19 @@ func (o *outsideReader) readUnverified(conn *sqlite.Conn, blob blobRow, group in
 	return nil
 }
 
-// isShortage reports whether a file could not be opened for a reason that says
-// nothing of the file.
-func isShortage(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+// isUnreachable reports whether a file could not be read for a reason that says
+// nothing of what it has: for want of a right or of memory, or because of the device.
+// That is no damage, and it may be readable again.
+func isUnreachable(err error) bool {
+	if err == nil {
+		return false
+	}
+	for _, telling := range []error{fs.ErrNotExist, syscall.ENOTDIR, ErrMismatch, ErrConflict, io.ErrUnexpectedEOF, errOther} {
+		if errors.Is(err, telling) {
+			return false
+		}
+	}
+	return true
 }
 
 var errOther = errors.New("it has other bytes there")

@@ -134,6 +134,10 @@ func (c *collector) run() error {
 		return err
 	}
 	if c.DryRun {
+		// What was held to be read is not held any more.
+		if err := c.settle(); err != nil {
+			return err
+		}
 		return c.count()
 	}
 	return c.sweepAll()

@@ -114,8 +114,12 @@ func (c *collector) run() error {
 		}
 	}()
 	c.now = time.Now().UnixNano()
-	if err := c.settle(); err != nil {
-		return err
+	// The first of two commits has the holds forgotten that have been let go, and
+	// the second what only these have kept from being so.
+	for range 2 {
+		if err := c.settle(); err != nil {
+			return err
+		}
 	}
 	c.began = c.s.uses.now()
 	if c.Protect != nil {
